@@ -1,0 +1,84 @@
+/** The documents of the admin API: what `everyhop status --json` and its like print. Stable: see docs/json.md. */
+import type { Issue } from "../base/errors.ts";
+
+export interface StatusDocument {
+  readonly version: number;
+  readonly trustDomain: string;
+  readonly identities: readonly IdentityStatus[];
+  readonly proxies: readonly ProxyStatus[];
+  readonly policies: readonly PolicyStatus[];
+  readonly problems: readonly Issue[];
+  readonly denials: readonly DenialDocument[];
+  readonly kills: readonly KillStatus[];
+}
+
+export interface IdentityStatus {
+  readonly spiffeId: string;
+  readonly serial: string;
+  readonly notBefore: string;
+  readonly notAfter: string;
+  /** The service whose sidecar uses it; null for the server, agents and sidecars themselves. */
+  readonly service: string | null;
+}
+
+/** `pending`: sent, not yet acknowledged. `stale`: not connected; it goes on with its last snapshot. */
+export type ProxyState = "synced" | "pending" | "stale" | "rejected";
+
+export interface ProxyStatus {
+  readonly service: string;
+  readonly spiffeId: string;
+  readonly version: number;
+  readonly state: ProxyState;
+  readonly error: string | null;
+}
+
+export interface PolicyStatus {
+  readonly name: string;
+  readonly kind: string;
+  readonly source: string;
+  readonly findings: readonly Issue[];
+}
+
+/** What would have to be otherwise for the request to be allowed. */
+export interface NearestMiss {
+  readonly policy: string;
+  readonly rule: number;
+  readonly would: string;
+  /** RFC 6902 operations on that resource. */
+  readonly patch: readonly unknown[];
+}
+
+export interface DenialDocument {
+  readonly id: string;
+  readonly time: string;
+  /** Proven identity, or null where nothing was proven. */
+  readonly source: string | null;
+  readonly sourceIp: string | null;
+  readonly destination: string;
+  readonly port: number;
+  readonly method: string | null;
+  readonly path: string | null;
+  readonly host: string | null;
+  readonly reason: string;
+  readonly policy: string | null;
+  readonly rule: number | null;
+  readonly snapshotVersion: number;
+  readonly nearestMiss: NearestMiss | null;
+}
+
+export interface KillStatus {
+  readonly spiffeId: string;
+  readonly since: string;
+}
+
+export interface KillDocument {
+  readonly order: string;
+  readonly spiffeId: string;
+  /** Sidecars that have the order in force. */
+  readonly confirmed: number;
+  readonly total: number;
+  /** Services whose sidecar did not confirm in time. */
+  readonly unconfirmed: readonly string[];
+  readonly connectionsClosed: number;
+  readonly ms: number;
+}
