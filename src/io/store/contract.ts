@@ -43,13 +43,14 @@ export function anIntent(serial: string, change: Partial<IssuanceIntent> = {}): 
   return {
     serial,
     kind: "x509-svid",
-    spiffeId: "spiffe://example.com/ns/a/sa/web",
-    reason: "e1",
-    requester: null,
+    spiffeId: id("/ns/a/sa/web"),
+    entryId: "e1",
     authorityId: "ca1",
-    notBefore: 1_000,
-    notAfter: 5_000,
-    intendedAt: 1_000,
+    notBeforeMs: 1_000,
+    notAfterMs: 5_000,
+    dnsNames: ["a.example"],
+    audiences: [],
+    digest: "00ff",
     ...change,
   };
 }
@@ -157,25 +158,36 @@ function nodeTests(on: On): void {
 
 function issuanceTests(on: On): void {
   on("a serial is intended once, and signed once", async ({ store: { issuance } }) => {
-    await issuance.intend([anIntent("01"), anIntent("02")]);
-    await assert.rejects(issuance.intend([anIntent("03"), anIntent("02")]), hasCode("already-exists"));
+    await issuance.intend([anIntent("01"), anIntent("02")], 900);
+    await assert.rejects(issuance.intend([anIntent("03"), anIntent("02")], 900), hasCode("already-exists"));
     assert.equal(await issuance.get("03"), null, "all or none");
-    await issuance.issued([{ serial: "01", digest: "d1", issuedAt: 1_001 }]);
-    await assert.rejects(issuance.issued([{ serial: "01", digest: "d2", issuedAt: 2 }]), hasCode("already-exists"));
-    await assert.rejects(issuance.issued([{ serial: "09", digest: "d9", issuedAt: 2 }]), hasCode("not-found"));
-    assert.deepEqual(await issuance.get("01"), { ...anIntent("01"), digest: "d1", issuedAt: 1_001 });
+    const issued = Buffer.from([1, 2, 3]);
+    await issuance.record([{ serial: "01", issued }]);
+    await assert.rejects(issuance.record([{ serial: "01", issued }]), hasCode("already-exists"));
+    await assert.rejects(
+      issuance.record([
+        { serial: "02", issued },
+        { serial: "09", issued },
+      ]),
+      hasCode("not-found"),
+    );
+    assert.deepEqual(await issuance.get("01"), { ...anIntent("01"), intendedAtMs: 900, issued });
+    assert.equal((await issuance.get("02"))?.issued, null, "all or none");
     assert.deepEqual(await issuance.count(), { issued: 1, unfinished: 1 });
   });
 
   on("the journal is paged in order of intent, also after a restart", async (under) => {
-    const serials = Array.from({ length: 7 }, (_, index) => `a${index}`);
-    await under.store.issuance.intend(serials.map((serial) => anIntent(serial)));
+    const serials = Array.from({ length: 1_200 }, (_, index) => `a${index}`);
+    await under.store.issuance.intend(
+      serials.map((serial) => anIntent(serial)),
+      1,
+    );
     const { issuance } = await under.reopen();
-    await issuance.intend([anIntent("z")]);
+    await issuance.intend([anIntent("z")], 2);
     const seen: string[] = [];
     let after: number | null = 0;
     while (after !== null) {
-      const page = await issuance.list({ after, limit: 3 });
+      const page = await issuance.list({ after, limit: 400 });
       seen.push(...page.records.map(({ serial }) => serial));
       after = page.next;
     }
@@ -183,8 +195,9 @@ function issuanceTests(on: On): void {
   });
 
   on("live is what was signed and has not expired; what expired can be forgotten", async ({ store: { issuance } }) => {
-    await issuance.intend([anIntent("01"), anIntent("02", { notAfter: 9_000 }), anIntent("03", { notAfter: 9_000 })]);
-    await issuance.issued(["01", "02"].map((serial) => ({ serial, digest: serial, issuedAt: 1 })));
+    const longer = { notAfterMs: 9_000 };
+    await issuance.intend([anIntent("01"), anIntent("02", longer), anIntent("03", longer)], 1);
+    await issuance.record(["01", "02"].map((serial) => ({ serial, issued: Buffer.from(serial) })));
     const live = await issuance.list({ liveAt: 6_000, limit: 10 });
     assert.deepEqual(
       live.records.map(({ serial }) => serial),

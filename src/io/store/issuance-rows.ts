@@ -1,5 +1,6 @@
 import type { Selectable } from "kysely";
 import { EveryhopError } from "../../core/base/errors.ts";
+import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
 import type { IssuanceIntent, IssuanceRecord, IssuanceStore } from "./store.ts";
 
@@ -10,8 +11,8 @@ export async function issuanceStore(db: Database): Promise<IssuanceStore> {
   const top = await db.selectFrom("issuance").select(db.fn.max("position").as("position")).executeTakeFirst();
   let position = Number(top?.position ?? 0);
   return {
-    async intend(intents) {
-      const rows = intents.map((intent) => toRow(intent, ++position));
+    async intend(intents, nowMs) {
+      const rows = intents.map((intent) => toRow(intent, ++position, nowMs));
       await db.transaction().execute(async (transaction) => {
         for (let start = 0; start < rows.length; start += CHUNK) {
           await transaction
@@ -21,14 +22,14 @@ export async function issuanceStore(db: Database): Promise<IssuanceStore> {
         }
       });
     },
-    issued: (signed) =>
+    record: (signed) =>
       db.transaction().execute(async (transaction) => {
-        for (const { serial, digest, issuedAt } of signed) {
+        for (const { serial, issued } of signed) {
           const { numUpdatedRows } = await transaction
             .updateTable("issuance")
-            .set({ digest, issued_at: issuedAt })
+            .set({ issued: Buffer.from(issued).toString("base64") })
             .where("serial", "=", serial)
-            .where("digest", "is", null)
+            .where("issued", "is", null)
             .executeTakeFirst();
           if (numUpdatedRows === 0n) {
             throw await whyNotIssued(transaction, serial);
@@ -56,7 +57,7 @@ async function list(db: Database, { liveAt, after = 0, limit }: Parameters<Issua
     .orderBy("position")
     .limit(limit + 1);
   if (liveAt !== undefined) {
-    query = query.where("not_after", ">", liveAt).where("digest", "is not", null);
+    query = query.where("not_after", ">", liveAt).where("issued", "is not", null);
   }
   const rows = await query.execute();
   const page = rows.slice(0, limit);
@@ -66,7 +67,7 @@ async function list(db: Database, { liveAt, after = 0, limit }: Parameters<Issua
 async function count(db: Database) {
   const { all, issued } = await db
     .selectFrom("issuance")
-    .select(({ fn }) => [fn.countAll<number>().as("all"), fn.count<number>("digest").as("issued")])
+    .select(({ fn }) => [fn.countAll<number>().as("all"), fn.count<number>("issued").as("issued")])
     .executeTakeFirstOrThrow();
   return { issued: Number(issued), unfinished: Number(all) - Number(issued) };
 }
@@ -78,20 +79,21 @@ async function whyNotIssued(db: Database, serial: string): Promise<EveryhopError
     : new EveryhopError("already-exists", `the serial \`${serial}\` was signed before`);
 }
 
-function toRow(intent: IssuanceIntent, position: number): Tables["issuance"] {
+function toRow(intent: IssuanceIntent, position: number, nowMs: number): Tables["issuance"] {
   return {
     position,
     serial: intent.serial,
     kind: intent.kind,
     spiffe_id: intent.spiffeId,
-    reason: intent.reason,
-    requester: intent.requester,
+    entry_id: intent.entryId,
     authority_id: intent.authorityId,
-    not_before: intent.notBefore,
-    not_after: intent.notAfter,
-    intended_at: intent.intendedAt,
-    digest: null,
-    issued_at: null,
+    not_before: intent.notBeforeMs,
+    not_after: intent.notAfterMs,
+    dns_names: JSON.stringify(intent.dnsNames),
+    audiences: JSON.stringify(intent.audiences),
+    digest: intent.digest,
+    intended_at: nowMs,
+    issued: null,
   };
 }
 
@@ -99,14 +101,15 @@ function fromRow(row: Selectable<Tables["issuance"]>): IssuanceRecord {
   return {
     serial: row.serial,
     kind: row.kind as IssuanceIntent["kind"],
-    spiffeId: row.spiffe_id,
-    reason: row.reason,
-    requester: row.requester,
+    spiffeId: row.spiffe_id as SpiffeId,
+    entryId: row.entry_id,
     authorityId: row.authority_id,
-    notBefore: row.not_before,
-    notAfter: row.not_after,
-    intendedAt: row.intended_at,
+    notBeforeMs: row.not_before,
+    notAfterMs: row.not_after,
+    dnsNames: JSON.parse(row.dns_names) as string[],
+    audiences: JSON.parse(row.audiences) as string[],
     digest: row.digest,
-    issuedAt: row.issued_at,
+    intendedAtMs: row.intended_at,
+    issued: row.issued === null ? null : Buffer.from(row.issued, "base64"),
   };
 }

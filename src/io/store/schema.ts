@@ -40,14 +40,16 @@ export interface Tables {
     serial: string;
     kind: string;
     spiffe_id: string;
-    reason: string;
-    requester: string | null;
+    entry_id: string;
     authority_id: string;
     not_before: number;
     not_after: number;
+    dns_names: string;
+    audiences: string;
+    digest: string;
     intended_at: number;
-    digest: string | null;
-    issued_at: number | null;
+    /** Base64. */
+    issued: string | null;
   };
   kills: { spiffe_id: string; order_id: string; since: number };
   bundles: { trust_domain: string; sequence: number; document: string };
@@ -111,14 +113,15 @@ async function issuanceTable({ schema }: Database): Promise<void> {
     .addColumn("serial", "text", (c) => c.notNull().unique())
     .addColumn("kind", "text", (c) => c.notNull())
     .addColumn("spiffe_id", "text", (c) => c.notNull())
-    .addColumn("reason", "text", (c) => c.notNull())
-    .addColumn("requester", "text")
+    .addColumn("entry_id", "text", (c) => c.notNull())
     .addColumn("authority_id", "text", (c) => c.notNull())
     .addColumn("not_before", "bigint", (c) => c.notNull())
     .addColumn("not_after", "bigint", (c) => c.notNull())
+    .addColumn("dns_names", "text", (c) => c.notNull())
+    .addColumn("audiences", "text", (c) => c.notNull())
+    .addColumn("digest", "text", (c) => c.notNull())
     .addColumn("intended_at", "bigint", (c) => c.notNull())
-    .addColumn("digest", "text")
-    .addColumn("issued_at", "bigint")
+    .addColumn("issued", "text")
     .execute();
   await schema.createIndex("issuance_not_after").on("issuance").column("not_after").execute();
 }

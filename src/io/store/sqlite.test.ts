@@ -39,14 +39,14 @@ test("what was journaled is there after a crash: a copy of the files as they are
   const dir = folder(t);
   const store = await openSqliteStore(join(dir, "a.db"));
   t.after(() => store.close());
-  await store.issuance.intend([anIntent("01")]);
+  await store.issuance.intend([anIntent("01")], 1);
   await store.nodes.attested(aNode());
   // Nothing is closed or checkpointed: this is what a SIGKILL leaves.
   copyFileSync(join(dir, "a.db"), join(dir, "b.db"));
   copyFileSync(join(dir, "a.db-wal"), join(dir, "b.db-wal"));
   const after = await openSqliteStore(join(dir, "b.db"));
   t.after(() => after.close());
-  assert.equal((await after.issuance.get("01"))?.digest, null);
+  assert.equal((await after.issuance.get("01"))?.issued, null);
   assert.deepEqual(await after.nodes.all(), [aNode()]);
 });
 

@@ -108,34 +108,36 @@ export interface JoinTokenStore {
 
 /** What is about to be signed. */
 export interface IssuanceIntent {
-  /** X.509 serial in lower-case hex, or a JWT's id. Unique among all that was ever intended. */
+  readonly kind: "x509-svid" | "x509-ca" | "jwt-svid";
+  /** Lower-case hex; unique among all that was ever intended. */
   readonly serial: string;
-  readonly kind: "x509-svid" | "x509-ca" | "jwt-svid" | "jwt-key";
-  readonly spiffeId: string;
-  /** Why: the id of a registration entry, or `server`, `agent`, `authority`, `mint`. */
-  readonly reason: string;
-  /** The proven identity it is for, where a peer asked. */
-  readonly requester: string | null;
-  /** Key id of the authority that signs. */
+  readonly spiffeId: SpiffeId;
+  /** The registration entry, or what else grants it: `agent:<spiffe id>`, `server`, `authority`, `mint`. */
+  readonly entryId: string;
+  /** Which key signs. */
   readonly authorityId: string;
-  readonly notBefore: number;
-  readonly notAfter: number;
-  readonly intendedAt: number;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  readonly dnsNames: readonly string[];
+  readonly audiences: readonly string[];
+  /** SHA-256 of the bytes to be signed, lower-case hex. */
+  readonly digest: string;
 }
 
 export interface IssuanceRecord extends IssuanceIntent {
-  /** SHA-256 (hex) of what was signed; null: intended, and never handed out. */
-  readonly digest: string | null;
-  readonly issuedAt: number | null;
+  readonly intendedAtMs: number;
+  /** The certificate (DER), or a token's SHA-256. Null: intended, and never handed out. */
+  readonly issued: Uint8Array | null;
 }
 
 export interface IssuanceStore {
   /** All or none are written, on disk when it resolves. Errors: `already-exists` where a serial was intended before. */
-  intend(intents: readonly IssuanceIntent[]): Promise<void>;
-  /** Notes what was signed. Errors: `not-found` for a serial never intended, `already-exists` for one signed before. */
-  issued(
-    signed: readonly { readonly serial: string; readonly digest: string; readonly issuedAt: number }[],
-  ): Promise<void>;
+  intend(intents: readonly IssuanceIntent[], nowMs: number): Promise<void>;
+  /**
+   * Notes what was signed, all or none. Errors: `not-found` for a serial never intended, `already-exists` for one signed
+   * before.
+   */
+  record(signed: readonly { readonly serial: string; readonly issued: Uint8Array }[]): Promise<void>;
   get(serial: string): Promise<IssuanceRecord | null>;
   /** In order of intent, after the serial `after`. */
   list(options: { readonly liveAt?: number; readonly after?: number; readonly limit: number }): Promise<IssuancePage>;
