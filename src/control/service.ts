@@ -1,5 +1,5 @@
-import { type SpiffeId, type TrustDomain, workloadId } from "../core/spiffe/id.ts";
 import type { Protocol } from "../core/api/snapshot.ts";
+import { type SpiffeId, type TrustDomain, workloadId } from "../core/spiffe/id.ts";
 
 /** A service of the mesh as its operator registered it. */
 export interface Service {
