@@ -17,18 +17,11 @@ export function formatDuration(ms: number): string {
   if (ms < 1_000) {
     return `${Math.round(ms)}ms`;
   }
-  const seconds = Math.round(ms / 1_000);
-  const parts: string[] = [];
-  for (const [unit, size] of [
-    ["h", 3_600],
-    ["m", 60],
-    ["s", 1],
-  ] as const) {
-    const amount = Math.floor((seconds % (size * 60 || 1)) / size);
-    const whole = unit === "h" ? Math.floor(seconds / size) : amount;
-    if (whole > 0) {
-      parts.push(`${whole}${unit}`);
-    }
-  }
-  return parts.join("") || "0s";
+  const total = Math.round(ms / 1_000);
+  const parts = [
+    [Math.floor(total / 3_600), "h"],
+    [Math.floor((total % 3_600) / 60), "m"],
+    [total % 60, "s"],
+  ] as const;
+  return parts.map(([amount, unit]) => (amount === 0 ? "" : `${amount}${unit}`)).join("") || "0s";
 }
