@@ -1,6 +1,6 @@
 /** `everyhop up`: starts the mesh of a folder in order, all or nothing, and ends it again. */
 import { chmodSync, mkdirSync, realpathSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { sidecarId } from "../../core/spiffe/id.ts";
 import { processStat } from "../../io/process.ts";
@@ -148,23 +148,26 @@ class MeshRun {
   }
 
   #makeFolders(): void {
-    const { plan, host } = this.#context;
+    const { plan, host, journal } = this.#context;
     const { stateDir } = plan;
-    for (const name of ["server", "agent", "logs", "services", "sidecars"]) {
-      mkdirSync(join(stateDir, name), { recursive: true, mode: 0o700 });
-    }
+    const make = (folder: string, mode = 0o700): void => {
+      mkdirSync(folder, { recursive: true, mode });
+      chmodSync(folder, mode);
+    };
+    // The agent joins anew each time, with a token of its own.
     rmSync(join(stateDir, "agent"), { recursive: true, force: true });
-    mkdirSync(join(stateDir, "agent"), { mode: 0o700 });
+    for (const name of ["server", "agent", "logs", "services", "sidecars", "cache"]) {
+      make(join(stateDir, name));
+    }
     if (!plan.socketDir.startsWith(stateDir)) {
-      this.#context.journal.add("files", resolve(plan.socketDir, ".."));
+      journal.add("files", dirname(plan.socketDir));
     }
-    mkdirSync(plan.socketDir, { recursive: true, mode: 0o700 });
+    make(plan.socketDir, host.sharedMode);
+    make(dirname(plan.brokerSocket), host.sharedMode);
     for (const { dir, sidecarDir } of plan.services) {
-      mkdirSync(dir, { recursive: true, mode: 0o700 });
-      mkdirSync(sidecarDir, { recursive: true, mode: 0o700 });
-      chmodSync(dir, 0o700);
+      make(dir);
+      make(sidecarDir, host.sharedMode);
     }
-    host.ownFolders(plan);
   }
 
   #log(name: string): LogFile {
@@ -239,6 +242,7 @@ class MeshRun {
       command: "server",
       configFile: writeConfig(plan.stateDir, "server", serverConfig(plan)),
       wrap: [],
+      ownUser: false,
       log: this.#log("server"),
     });
   }
@@ -258,10 +262,10 @@ class MeshRun {
           command: "agent",
           configFile: writeConfig(plan.stateDir, "agent", config),
           wrap: [],
+          ownUser: false,
           log: this.#log("agent"),
         }),
       ]);
-      chmodSync(plan.socketDir, this.#context.host.socketDirMode);
     } finally {
       registrar.close();
     }
@@ -282,6 +286,7 @@ class MeshRun {
           command: "proxy",
           configFile: writeConfig(service.sidecarDir, "proxy", proxyConfig(plan, service), 0o644),
           wrap: host.wrapSidecar(plan, service),
+          ownUser: service.place !== null,
           log: this.#log(`sidecars/${name}`),
           onLine: (line) => options.onEvent({ kind: "access", service: name, line }),
         });
@@ -299,12 +304,13 @@ class MeshRun {
     );
   }
 
-  async #startOwn(spec: Omit<OwnSpec, "cwd" | "onStarted">): Promise<Own> {
+  async #startOwn(spec: Omit<OwnSpec, "cwd" | "onStarted" | "cacheDir"> & { readonly ownUser: boolean }): Promise<Own> {
     const { plan, options } = this.#context;
     const own = await startOwn(
       {
         ...spec,
         cwd: plan.mesh.dir,
+        cacheDir: spec.ownUser ? null : join(plan.stateDir, "cache"),
         onStarted: (child) => this.#record(child),
       },
       OWN_TIMEOUT_MS,
