@@ -27,7 +27,7 @@ const context = (journal = new RecordingJournal()) => ({ trustDomain, journal, r
 
 test("a permit signs once, and the very bytes that were linted", async () => {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const signer = new Signer(privateKey, "der");
+  const signer = new Signer(privateKey);
   const bytes = Buffer.from("as linted");
   const permit = await intend(bytes, () => [], INTENT, new RecordingJournal());
   bytes.write("changed  ");

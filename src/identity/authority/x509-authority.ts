@@ -1,7 +1,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { parseSpiffeId, pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from "../../core/spiffe/id.ts";
-import { keyFault, parsePublicKeyInfo, publicKeyFromSpki } from "../../core/x509/algorithm.ts";
+import { checkedPublicKey } from "../../core/x509/algorithm.ts";
 import { assembleCertificate, buildCaTbs, buildLeafTbs, keyIdentifier } from "../../core/x509/build.ts";
 import { type Certificate, parseCertificate } from "../../core/x509/certificate.ts";
 import { verifyCsr } from "../../core/x509/csr.ts";
@@ -79,7 +79,7 @@ export class X509Authority {
     this.certificate = certificate;
     this.issuedAtMs = certificate.notBeforeMs + BACKDATE_MS;
     this.notAfterMs = certificate.notAfterMs;
-    this.#signer = new Signer(key, "der");
+    this.#signer = new Signer(key);
     this.#context = context;
   }
 
@@ -157,11 +157,7 @@ function keyOf(request: X509SvidRequest): Uint8Array {
     return verifyCsr(request.publicKey.csr).spki;
   }
   const { spki } = request.publicKey;
-  const fault = keyFault(parsePublicKeyInfo(spki).key);
-  if (fault !== null) {
-    throw new EveryhopError("invalid-argument", `the key is refused: ${fault}`);
-  }
-  publicKeyFromSpki(spki);
+  checkedPublicKey(spki);
   return spki;
 }
 
@@ -211,7 +207,7 @@ export async function createX509Authority(
     notAfterMs,
   } as const;
   const permit = await intend(tbs, lint, { ...intent, dnsNames: [], audiences: [] }, context.journal);
-  const signed = new Signer(privateKey, "der").sign(permit);
+  const signed = new Signer(privateKey).sign(permit);
   const der = assembleCertificate(signed.bytes, ALGORITHM, () => signed.signature);
   await context.journal.record(serial, der);
   const authority = new X509Authority(context, parseCertificate(der), privateKey);
