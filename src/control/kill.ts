@@ -13,10 +13,10 @@ import {
   trustDomainOf,
 } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
+import type { Identities } from "./identities.ts";
 import type { Push } from "./push.ts";
 import type { Reports } from "./reports.ts";
 import { serviceId } from "./service.ts";
-import type { Identities } from "./start.ts";
 
 interface KillOptions {
   readonly trustDomain: TrustDomain;

@@ -1,12 +1,12 @@
 /** Turns what the sources say into Worlds: one path for a saved file, a service that comes or goes, and a kill. */
 import { relative } from "node:path";
-import type { Kill } from "../core/api/snapshot.ts";
 import type { Cell } from "../core/base/cell.ts";
 import { configError, formatIssue, type Issue } from "../core/base/errors.ts";
 import type { TrustDomain } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
 import type { FileSet } from "../io/watch-files.ts";
 import { type Accepted, judge, NOTHING_ACCEPTED, sameFiles } from "./change.ts";
+import type { KilledIdentity } from "./identities.ts";
 import type { ControlMetrics } from "./metrics.ts";
 import type { Service } from "./service.ts";
 import { describeWorkload, type World } from "./world.ts";
@@ -19,7 +19,7 @@ export interface LoopOptions {
   readonly baseDir: string;
   readonly files: Cell<FileSet>;
   readonly services: Cell<readonly Service[]>;
-  readonly kills: Cell<readonly Kill[]>;
+  readonly kills: Cell<readonly KilledIdentity[]>;
   readonly log: Log;
   readonly metrics: ControlMetrics;
 }
@@ -73,6 +73,13 @@ export class Loop {
   close(): void {
     for (const end of this.#unwatch) {
       end();
+    }
+  }
+
+  /** Publishes the kills as they are now, if the World in force has others. */
+  refreshKills(): void {
+    if (this.#world.kills !== this.#options.kills.value) {
+      this.#advance({ kills: this.#options.kills.value });
     }
   }
 

@@ -4,12 +4,12 @@ import { snapshotName } from "../core/api/snapshot.ts";
 import type { Issue } from "../core/base/errors.ts";
 import type { SpiffeId } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
+import type { IssuedIdentity, KilledIdentity } from "./identities.ts";
 import type { Loop } from "./loop.ts";
 import type { Policy } from "./policies.ts";
 import type { Push } from "./push.ts";
 import type { Reports } from "./reports.ts";
 import { serviceId } from "./service.ts";
-import type { IssuedIdentity, KilledIdentity } from "./start.ts";
 
 export interface StatusSources {
   readonly loop: Loop;
