@@ -5,7 +5,7 @@ import {
   BatchDeleteFederatedBundleRequest_Mode as Mode,
 } from "../../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import type { BundleMask, Bundle as BundleMessage } from "../../gen/spire/api/types/bundle_pb.js";
-import { OK_STATUS } from "../../io/rpc/status.ts";
+import { OK_STATUS } from "../../io/rpc/errors.ts";
 import { authoritiesFromWire, bundleFromWire, bundleToWire, trustDomainFromWire } from "./bundle-wire.ts";
 import type { Bundles, DeleteMode } from "./bundles.ts";
 import { eachInTurn } from "./entry-service.ts";

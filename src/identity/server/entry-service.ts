@@ -8,7 +8,7 @@ import type {
   SyncAuthorizedEntriesResponseSchema,
 } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import type { EntryMask } from "../../gen/spire/api/types/entry_pb.js";
-import { itemStatus, OK_STATUS } from "../../io/rpc/status.ts";
+import { itemStatus, OK_STATUS } from "../../io/rpc/errors.ts";
 import { draftFromWire, entryFilter, entryToWire, mergeDraft } from "./entry-wire.ts";
 import type { CallContext, GuardedHandlers } from "./guard.ts";
 import type { Registry } from "./registry.ts";

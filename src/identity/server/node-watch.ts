@@ -6,7 +6,7 @@ import type { Bundle } from "../../core/spiffe/bundle.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Node, WatchEventSchema, WatchRequest } from "../../gen/everyhop/node/node_pb.js";
 import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
-import { rpcStatus } from "../../io/rpc/status.ts";
+import { rpcStatus } from "../../io/rpc/errors.ts";
 import type { Store } from "../../io/store/store.ts";
 import { agentDenied } from "./callers.ts";
 import type { GuardedHandlers } from "./guard.ts";

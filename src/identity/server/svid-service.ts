@@ -4,7 +4,7 @@ import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from "../../core/
 import { verifyCsr } from "../../core/x509/csr.ts";
 import { dnsNameFault } from "../../core/x509/dns-name.ts";
 import type { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
-import { itemStatus, OK_STATUS } from "../../io/rpc/status.ts";
+import { itemStatus, OK_STATUS } from "../../io/rpc/errors.ts";
 import type { IssuedJwtSvid } from "../authority/jwt-authority.ts";
 import type { IssuedX509Svid } from "../authority/x509-authority.ts";
 import type { CallContext, GuardedHandlers } from "./guard.ts";
