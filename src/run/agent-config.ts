@@ -1,10 +1,20 @@
 /** The agent's configuration file. */
 import { readFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { configError, EveryhopError, type Issue } from "../core/base/errors.ts";
-import { list, object, oneOf, optional, refined, required, type Shape, string, validate } from "../core/base/validate.ts";
+import {
+  list,
+  object,
+  oneOf,
+  optional,
+  refined,
+  required,
+  type Shape,
+  string,
+  validate,
+} from "../core/base/validate.ts";
 import { parseYaml } from "../core/base/yaml.ts";
-import { sidecarId, type SpiffeId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import type { Level } from "../io/log.ts";
 
 export interface AgentConfig {
@@ -18,6 +28,7 @@ export interface AgentConfig {
   /** Paths. */
   readonly socket: string;
   readonly brokerSocket: string;
+  readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
   /** `host:port`; null: none are served. */
   readonly metrics: string | null;
@@ -52,6 +63,7 @@ const SHAPE = object({
   trustBundle: required(string({ what: "a PEM file" })),
   socket: optional(string({ what: "the path of a socket" })),
   brokerSocket: optional(string({ what: "the path of a socket" })),
+  adminSocket: optional(string({ what: "the path of a socket" })),
   brokers: optional(list(spiffeId)),
   metrics: optional(hostPort()),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
@@ -59,6 +71,14 @@ const SHAPE = object({
 
 /** Longest path a unix socket may have. Source: unix(7). */
 const MAX_SOCKET_PATH = 107;
+
+const fits = (path: string): boolean => Buffer.byteLength(path) <= MAX_SOCKET_PATH;
+
+/** Where the agent's own administration listens: its data folder, or beside the Workload API where that path is too long. */
+export function defaultAdminSocket(dataDir: string, socket: string): string {
+  const path = join(dataDir, "admin.sock");
+  return fits(path) ? path : join(dirname(socket), "agent-admin.sock");
+}
 
 /**
  * Reads the file; paths in it are relative to its folder. Errors: `file-missing`; `config-invalid` with every issue's place.
@@ -82,8 +102,11 @@ export function loadAgentConfig(file: string): AgentConfig {
     further.push({ code: "config-invalid", severity: "error", message, hint, ...document.place([path]) });
   const at = (path: string) => resolve(dirname(file), path.replace(/^unix:(\/\/)?/, ""));
   const { socket = DEFAULT_SOCKET, brokerSocket = DEFAULT_BROKER_SOCKET } = given;
-  for (const [key, path] of [["socket", at(socket)] as const, ["brokerSocket", at(brokerSocket)] as const]) {
-    if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+  const adminSocket =
+    given.adminSocket === undefined ? defaultAdminSocket(at(given.dataDir), at(socket)) : at(given.adminSocket);
+  const sockets = { socket: at(socket), brokerSocket: at(brokerSocket), adminSocket };
+  for (const [key, path] of Object.entries(sockets)) {
+    if (!fits(path)) {
       fault(key, `\`${path}\` is too long for a socket (${MAX_SOCKET_PATH} bytes)`, "choose a shorter folder");
     }
   }
@@ -100,8 +123,7 @@ export function loadAgentConfig(file: string): AgentConfig {
     joinToken: given.joinToken ?? null,
     joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),
     trustBundle: at(given.trustBundle),
-    socket: at(socket),
-    brokerSocket: at(brokerSocket),
+    ...sockets,
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],
     metrics: given.metrics ?? null,
     logLevel: given.logLevel ?? "info",

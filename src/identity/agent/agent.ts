@@ -15,6 +15,7 @@ import { serveAgentAdmin } from "./admin.ts";
 import { ProcessWatch } from "./attested.ts";
 import { serveBroker } from "./broker.ts";
 import { IdentityCache } from "./cache.ts";
+import { Callers } from "./callers.ts";
 import { join } from "./join.ts";
 import { JwtSvids } from "./jwt-svids.ts";
 import { connectNodeApi, type NodeApi } from "./node-api.ts";
@@ -42,6 +43,8 @@ export interface AgentOptions {
   /** Workload API. */
   readonly socket: string;
   readonly brokerSocket: string;
+  /** For the agent's own user alone. */
+  readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
   readonly attestors: readonly WorkloadAttestor[];
   readonly clock: Clock;
@@ -58,12 +61,11 @@ export interface RunningAgent {
   readonly own: Cell<OwnIdentity>;
   readonly cache: IdentityCache;
   readonly sync: Cell<SyncState>;
+  connections(): { readonly workload: number; readonly broker: number };
   /** Resolves when it was closed; rejects where it cannot go on. */
   readonly ended: Promise<void>;
   close(): Promise<void>;
 }
-
-export const ADMIN_SOCKET = "admin.sock";
 
 /**
  * Starts an agent; returns once it has joined, synced and listens. Errors: `unauthenticated` (the server does not accept it),
@@ -123,6 +125,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
   const ownSvid = new Cell(own.value.svid);
   own.watch(({ svid }) => ownSvid.set(svid));
   const shared = { cache, processes, jwtSvids, clock, log };
+  const callers = { workload: new Callers(), broker: new Callers() };
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
     sync.close();
@@ -130,15 +133,21 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
     await Promise.all(closers.map((closeOne) => closeOne()));
   };
   try {
-    const workloadApi = await serveWorkloadApi({ ...shared, socket: options.socket });
+    const workloadApi = await serveWorkloadApi({ ...shared, callers: callers.workload, socket: options.socket });
     closers.push(() => workloadApi.close());
     const brokers = new Set(options.brokers);
-    const broker = await serveBroker({ ...shared, socket: options.brokerSocket, svid: ownSvid, brokers });
+    const broker = await serveBroker({
+      ...shared,
+      callers: callers.broker,
+      socket: options.brokerSocket,
+      svid: ownSvid,
+      brokers,
+    });
     closers.push(() => broker.close());
     const admin = await serveAgentAdmin({
       cache,
       processes,
-      socket: joinPath(options.dataDir, ADMIN_SOCKET),
+      socket: options.adminSocket,
       agentId: () => own.value.svid.id,
       syncedAtMs: () => sync.state.value.syncedAtMs,
     });
@@ -152,6 +161,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
       own,
       cache,
       sync: sync.state,
+      connections: () => ({ workload: callers.workload.count, broker: callers.broker.count }),
       ended: stopped,
       close: async () => {
         await close();

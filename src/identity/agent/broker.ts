@@ -30,7 +30,7 @@ import type { ProcessReference } from "../attest/workload/observe.ts";
 import { brokerEnd, type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
-import { type Caller, Callers, LIMITS } from "./callers.ts";
+import { type Caller, type Callers, LIMITS } from "./callers.ts";
 import { nodeFailure } from "./failure.ts";
 import type { JwtSvids } from "./jwt-svids.ts";
 import { type Render, renderers } from "./render.ts";
@@ -45,6 +45,7 @@ export interface BrokerOptions {
   readonly cache: IdentityCache;
   readonly processes: ProcessWatch;
   readonly jwtSvids: JwtSvids;
+  readonly callers: Callers;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -61,8 +62,7 @@ const EXPIRY_CHECK_MS = 500;
 
 /** Serves until closed. Errors: `port-in-use`, `unavailable`. */
 export async function serveBroker(options: BrokerOptions): Promise<RpcListener<BrokerCaller>> {
-  const { cache, clock, log } = options;
-  const callers = new Callers();
+  const { cache, callers, clock, log } = options;
   const api = new BrokerApi(options, (call) => listener.peerOf(call));
   const listener = await listenUnixTls<BrokerCaller, Caller>(options.socket, SOCKET_MODE, options.svid, {
     services: [{ service: API, handlers: api.handlers() }],

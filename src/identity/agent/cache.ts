@@ -65,6 +65,14 @@ export class IdentityCache {
     return this.#entries;
   }
 
+  get svidCount(): number {
+    return this.#svids.size;
+  }
+
+  get failureCount(): number {
+    return this.#failures.size;
+  }
+
   get bundle(): Bundle {
     return (this.#bundles.get(this.trustDomain) as HeldBundle).bundle;
   }

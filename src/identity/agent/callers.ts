@@ -25,6 +25,8 @@ export const LIMITS = {
 
 export class Callers {
   readonly #ofUser = new Map<number, number>();
+  /** Open connections. */
+  count = 0;
 
   /**
    * The caller of a connection just accepted. RACE: what it runs is noted at once; a process that becomes another program
@@ -45,6 +47,7 @@ export class Callers {
       throw new EveryhopError("unauthenticated", `process ${credentials.pid} is gone`);
     }
     this.#ofUser.set(credentials.uid, connections);
+    this.count += 1;
     return { reference: { pid: credentials.pid, pidfd, caller: { ...credentials, image } } };
   }
 
@@ -53,6 +56,7 @@ export class Callers {
     if (pidfd !== null) {
       closePidfd(pidfd);
     }
+    this.count -= 1;
     const left = (this.#ofUser.get(caller.uid) ?? 1) - 1;
     if (left === 0) {
       this.#ofUser.delete(caller.uid);

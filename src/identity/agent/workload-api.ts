@@ -22,7 +22,7 @@ import {
 } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
-import { type Caller, Callers, LIMITS } from "./callers.ts";
+import { type Caller, type Callers, LIMITS } from "./callers.ts";
 import { nodeFailure } from "./failure.ts";
 import type { JwtSvids } from "./jwt-svids.ts";
 import { type Render, renderers } from "./render.ts";
@@ -33,6 +33,7 @@ export interface WorkloadApiOptions {
   readonly cache: IdentityCache;
   readonly processes: ProcessWatch;
   readonly jwtSvids: JwtSvids;
+  readonly callers: Callers;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -43,7 +44,7 @@ const FOREIGN_CLAIMS = new Set(["sub", "aud", "exp"]);
 
 /** Serves until closed. Errors: `port-in-use`, `unavailable`. */
 export async function serveWorkloadApi(options: WorkloadApiOptions): Promise<RpcListener<Caller>> {
-  const callers = new Callers();
+  const { callers } = options;
   const api = new WorkloadApi(options, (call) => listener.peerOf(call));
   const listener = await listenUnix<Caller>(options.socket, SOCKET_MODE, {
     services: [{ service: SpiffeWorkloadAPI, handlers: api.handlers() }],
