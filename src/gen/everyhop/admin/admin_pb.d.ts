@@ -50,6 +50,13 @@ export declare type KillRequest = Message<"everyhop.admin.v1.KillRequest"> & {
    * @generated from field: string spiffe_id = 1;
    */
   spiffeId: string;
+
+  /**
+   * Also where nothing in the mesh is known by that identity.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
 };
 
 /**

@@ -1,0 +1,103 @@
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { type Command, Option } from "commander";
+import { EveryhopError } from "../core/base/errors.ts";
+
+/** One service of a running mesh. Addresses are those seen inside its namespace under `--isolate`. */
+export interface MeshService {
+  readonly namespace: string;
+  readonly spiffeId: string;
+  readonly pid: number;
+  /** The port in the mesh: what others ask for and what `ports` in a policy means. */
+  readonly port: number;
+  /** Where its process really listens. */
+  readonly app: string;
+  /** Its sidecar's mTLS port. */
+  readonly inbound: string;
+  readonly metrics: string;
+  /** What its process dials to reach each other service. */
+  readonly outbound: Readonly<Record<string, string>>;
+}
+
+/** What `up --detach --json` prints and `mesh.json` in the state folder holds while the mesh runs. */
+export interface MeshDocument {
+  readonly ready: boolean;
+  readonly readyMs: number;
+  readonly trustDomain: string;
+  readonly stateDir: string;
+  readonly admin: string;
+  readonly server: string;
+  readonly adminSocket: string;
+  /** `unix:///…` */
+  readonly agentSocket: string;
+  readonly metrics: string;
+  readonly services: Readonly<Record<string, MeshService>>;
+}
+
+/** The options that `addMeshOptions` gives a command. */
+export interface MeshOptions {
+  readonly dir?: string;
+  readonly adminSocket?: string;
+}
+
+export const MESH_FILE = "mesh.json";
+export const STATE_DIR = ".everyhop";
+
+/** Adds `--dir` and `--admin-socket`, by which every command about a running mesh finds it. */
+export function addMeshOptions(command: Command): Command {
+  return command
+    .addOption(new Option("--dir <dir>", "folder of the mesh (default: the current folder)"))
+    .addOption(new Option("--admin-socket <path>", "the server's admin socket, instead of --dir"));
+}
+
+/**
+ * The running mesh of a folder: `DIR/.everyhop/mesh.json`, or `DIR/mesh.json` where DIR is the state folder itself.
+ * Errors: `unavailable` where no mesh runs there, `storage-failed` where the file is not readable as such.
+ */
+export function findMesh(options: MeshOptions): MeshDocument {
+  const dir = resolve(options.dir ?? ".");
+  for (const file of [join(dir, STATE_DIR, MESH_FILE), join(dir, MESH_FILE)]) {
+    const text = readIfThere(file);
+    if (text !== null) {
+      return parseMesh(file, text);
+    }
+  }
+  throw new EveryhopError("unavailable", `no mesh runs in \`${dir}\``, {
+    hint: "start one with `everyhop up`, name its folder with `--dir DIR`, or its server with `--admin-socket PATH`",
+  });
+}
+
+/** The gRPC target of the admin socket. */
+export function adminTarget(options: MeshOptions): string {
+  const path = options.adminSocket ?? findMesh(options).adminSocket;
+  return `unix:${resolve(path.replace(/^unix:(\/\/)?/, ""))}`;
+}
+
+function readIfThere(file: string): string | null {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") {
+      return null;
+    }
+    throw new EveryhopError("storage-failed", `cannot read \`${file}\`: ${message}`, {
+      hint: "run the command as the user who started the mesh",
+      cause: error,
+    });
+  }
+}
+
+function parseMesh(file: string, text: string): MeshDocument {
+  try {
+    const document = JSON.parse(text) as MeshDocument;
+    if (typeof document.adminSocket === "string") {
+      return document;
+    }
+  } catch {
+    // Said below: whatever it is, it is not what `up` writes.
+  }
+  throw new EveryhopError("storage-failed", `\`${file}\` is not the document of a running mesh`, {
+    hint: "end the mesh with `everyhop down` and start it again",
+  });
+}
