@@ -9,7 +9,7 @@ import { systemClock } from "../io/clock.ts";
 import { silentLog } from "../io/log.ts";
 import { formatAddress } from "../io/net.ts";
 import { AccessLog } from "./access-log.ts";
-import { type Timeouts, TIMEOUTS } from "./context.ts";
+import { TIMEOUTS, type Timeouts } from "./context.ts";
 import type { Enforcer, Verdict } from "./enforce.ts";
 import { Sidecar } from "./sidecar.ts";
 import { makeFacts } from "./state.ts";
@@ -42,7 +42,11 @@ export function testEnforcer(
 /** The system's clock, moved to the time of the test certificates. */
 export const testClock: Clock = { now: () => NOW + performance.now(), after: systemClock.after };
 
-export function testSvid(ca: TestCa, spiffeId: SpiffeId, options: { notBeforeMs?: number; notAfterMs?: number } = {}): X509Svid {
+export function testSvid(
+  ca: TestCa,
+  spiffeId: SpiffeId,
+  options: { notBeforeMs?: number; notAfterMs?: number } = {},
+): X509Svid {
   const key = testKey();
   const leaf = testLeaf(ca, spiffeId, options, key);
   return {
