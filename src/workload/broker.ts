@@ -43,7 +43,10 @@ export function watchBroker(options: WatchBrokerOptions): X509Source {
       if (client === null) {
         return null;
       }
-      const stream = client.subscribeToX509SVID({ reference: pidReference(options.pid) }, { metadata: brokerMetadata() });
+      const stream = client.subscribeToX509SVID(
+        { reference: pidReference(options.pid) },
+        { metadata: brokerMetadata() },
+      );
       return {
         stream,
         end() {

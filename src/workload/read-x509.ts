@@ -4,8 +4,10 @@ import { parseSpiffeId, parseTrustDomain, type TrustDomain, trustDomainOf } from
 import type { X509Svid } from "../core/spiffe/svid.ts";
 import { identityOf } from "../core/spiffe/x509-svid.ts";
 import { parseCertificate } from "../core/x509/certificate.ts";
-import { splitDer } from "./split-der.ts";
+import { splitDer } from "../core/x509/der.ts";
 import type { X509Update } from "./x509-source.ts";
+
+const MAX_AUTHORITIES = 1_000;
 
 /** What the Workload API and the Broker API have in common. */
 interface Response {
@@ -31,13 +33,13 @@ export function readX509(response: Response, now: number): X509Update {
   }
   const bundles = new Map<TrustDomain, readonly Uint8Array[]>();
   for (const [name, authorities] of Object.entries(response.federatedBundles)) {
-    bundles.set(parseTrustDomain(name), splitDer(authorities));
+    bundles.set(parseTrustDomain(name), splitDer(authorities, MAX_AUTHORITIES));
   }
   const svids: X509Svid[] = [];
   const hints = new Set<string>();
   for (const message of response.svids) {
     const svid = readSvid(message, now);
-    bundles.set(trustDomainOf(svid.id), splitDer(message.bundle));
+    bundles.set(trustDomainOf(svid.id), splitDer(message.bundle, MAX_AUTHORITIES));
     if (message.hint === "" || !hints.has(message.hint)) {
       hints.add(message.hint);
       svids.push(svid);

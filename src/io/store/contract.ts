@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EveryhopError } from "../../core/base/errors.ts";
+import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import { parseSelector } from "../../core/entries/selector.ts";
 import { parseSpiffeId, parseTrustDomain, type SpiffeId } from "../../core/spiffe/id.ts";
-import type { Change, Entry, IssuanceIntent, NodeRecord, Store } from "./store.ts";
+import type { Change, IssuanceIntent, NodeRecord, Store } from "./store.ts";
 
 /** A fresh store, and the same one opened again (after a crash where `crash`). */
 export interface StoreUnderTest {
@@ -15,26 +17,25 @@ export interface StoreUnderTest {
 export const hasCode = (code: string) => (error: unknown) => error instanceof EveryhopError && error.code === code;
 const id = (path: string): SpiffeId => parseSpiffeId(`spiffe://example.com${path}`);
 
-export function anEntry(change: Partial<Entry> = {}): Entry {
+export function anEntry(change: Partial<RegistrationEntry> = {}): RegistrationEntry {
   return {
     id: "e1",
     spiffeId: id("/ns/a/sa/web"),
     parentId: id("/spire/agent/join_token/t"),
-    selectors: [
-      { type: "unix", value: "uid:1" },
-      { type: "unix", value: "path:/bin/a:b" },
-    ],
+    selectors: [parseSelector("unix:path:/bin/a:b"), parseSelector("unix:uid:1")],
     x509SvidTtlMs: 0,
     jwtSvidTtlMs: 60_000,
     federatesWith: [parseTrustDomain("other.org")],
     admin: true,
     downstream: false,
-    expiresAt: 0,
+    expiresAtMs: null,
     dnsNames: ["web.example.com"],
     revision: 0,
     storeSvid: false,
     hint: "main",
-    createdAt: 1_900_000_000_000,
+    createdAtMs: 1_900_000_000_000,
+    disableX509SvidPrefetch: false,
+    jwtSvidIncludeJti: true,
     ...change,
   };
 }
@@ -64,7 +65,7 @@ export function aNode(change: Partial<NodeRecord> = {}): NodeRecord {
     next: null,
     banned: false,
     canReattest: false,
-    selectors: [{ type: "spiffe_id", value: "x" }],
+    selectors: [parseSelector("spiffe_id:x")],
     ...change,
   };
 }
@@ -105,7 +106,7 @@ function entryTests(on: On): void {
 
   on("update is read and written in one transaction", async ({ store }) => {
     await store.entries.create(anEntry());
-    const bump = (entry: Entry): Entry => ({ ...entry, revision: entry.revision + 1 });
+    const bump = (entry: RegistrationEntry): RegistrationEntry => ({ ...entry, revision: entry.revision + 1 });
     await Promise.all(Array.from({ length: 20 }, () => store.entries.update("e1", bump)));
     assert.equal((await store.entries.all())[0]?.revision, 20);
     await assert.rejects(store.entries.update("nope", bump), hasCode("not-found"));
@@ -231,7 +232,7 @@ function otherTests(on: On): void {
     assert.equal(await kills.remove(kill.spiffeId), null);
   });
 
-  on("bundles and states come back as they went in", async (under) => {
+  on("bundles come back as they went in", async (under) => {
     const trustDomain = parseTrustDomain("other.org");
     const bundle = { trustDomain, sequence: 3, document: "{}" };
     await under.store.bundles.put(trustDomain, () => bundle);
@@ -239,12 +240,8 @@ function otherTests(on: On): void {
     under.store.watch(() => told++);
     await under.store.bundles.put(trustDomain, (current) => current ?? bundle);
     assert.equal(told, 0, "unchanged is not told");
-    await under.store.states.put("k", "1");
-    await under.store.states.put("k", "2");
     const store = await under.reopen();
     assert.deepEqual(await store.bundles.all(), [bundle]);
-    assert.equal(await store.states.get("k"), "2");
-    assert.equal(await store.states.get("none"), null);
     assert.equal(await store.bundles.delete(trustDomain), true);
     assert.equal(await store.bundles.get(trustDomain), null);
   });

@@ -1,10 +1,12 @@
 import { createHash } from "node:crypto";
 import type { Selectable } from "kysely";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { entryKey, type RegistrationEntry } from "../../core/entries/entry.ts";
+import type { Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
 import type { Write } from "./sql-store.ts";
-import type { Entry, EntryStore, Selector } from "./store.ts";
+import type { EntryStore } from "./store.ts";
 
 export function entryStore(db: Database, write: Write): EntryStore {
   return {
@@ -49,59 +51,52 @@ export function entryStore(db: Database, write: Write): EntryStore {
   };
 }
 
-/** Equal for entries that are similar: the order of selectors, and a selector given twice, make no difference. */
-function similarKey(entry: Entry): string {
-  const selectors = [...new Set(entry.selectors.map(({ type, value }) => JSON.stringify([type, value])))].sort();
-  return createHash("sha256")
-    .update(JSON.stringify([entry.spiffeId, entry.parentId, selectors]))
-    .digest("hex");
+/** Equal for entries that are similar. A digest, since PostgreSQL does not index long texts. */
+function similarKey(entry: RegistrationEntry): string {
+  return createHash("sha256").update(entryKey(entry)).digest("hex");
 }
 
-export function selectorsToText(selectors: readonly Selector[]): string {
-  return JSON.stringify(selectors.map(({ type, value }) => [type, value]));
-}
-
-export function selectorsFromText(text: string): readonly Selector[] {
-  return (JSON.parse(text) as [string, string][]).map(([type, value]) => ({ type, value }));
-}
-
-function toRow(entry: Entry): Tables["entries"] {
+function toRow(entry: RegistrationEntry): Tables["entries"] {
   return {
     id: entry.id,
     spiffe_id: entry.spiffeId,
     parent_id: entry.parentId,
-    selectors: selectorsToText(entry.selectors),
+    selectors: JSON.stringify(entry.selectors),
     similar_key: similarKey(entry),
     x509_svid_ttl_ms: entry.x509SvidTtlMs,
     jwt_svid_ttl_ms: entry.jwtSvidTtlMs,
     federates_with: JSON.stringify(entry.federatesWith),
     admin: Number(entry.admin),
     downstream: Number(entry.downstream),
-    expires_at: entry.expiresAt,
+    expires_at: entry.expiresAtMs,
     dns_names: JSON.stringify(entry.dnsNames),
     revision: entry.revision,
     store_svid: Number(entry.storeSvid),
     hint: entry.hint,
-    created_at: entry.createdAt,
+    created_at: entry.createdAtMs,
+    disable_x509_svid_prefetch: Number(entry.disableX509SvidPrefetch),
+    jwt_svid_include_jti: Number(entry.jwtSvidIncludeJti),
   };
 }
 
-function fromRow(row: Selectable<Tables["entries"]>): Entry {
+function fromRow(row: Selectable<Tables["entries"]>): RegistrationEntry {
   return {
     id: row.id,
     spiffeId: row.spiffe_id as SpiffeId,
     parentId: row.parent_id as SpiffeId,
-    selectors: selectorsFromText(row.selectors),
+    selectors: JSON.parse(row.selectors) as Selector[],
     x509SvidTtlMs: row.x509_svid_ttl_ms,
     jwtSvidTtlMs: row.jwt_svid_ttl_ms,
     federatesWith: JSON.parse(row.federates_with) as TrustDomain[],
     admin: row.admin === 1,
     downstream: row.downstream === 1,
-    expiresAt: row.expires_at,
+    expiresAtMs: row.expires_at,
     dnsNames: JSON.parse(row.dns_names) as string[],
     revision: row.revision,
     storeSvid: row.store_svid === 1,
     hint: row.hint,
-    createdAt: row.created_at,
+    createdAtMs: row.created_at,
+    disableX509SvidPrefetch: row.disable_x509_svid_prefetch === 1,
+    jwtSvidIncludeJti: row.jwt_svid_include_jti === 1,
   };
 }

@@ -1,7 +1,7 @@
 import type { Selectable } from "kysely";
 import { EveryhopError } from "../../core/base/errors.ts";
+import type { Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
-import { selectorsFromText, selectorsToText } from "./entry-rows.ts";
 import type { Database, Tables } from "./schema.ts";
 import type { Write } from "./sql-store.ts";
 import type { NodeRecord, NodeStore } from "./store.ts";
@@ -65,7 +65,7 @@ function toRow(node: NodeRecord): Tables["nodes"] {
     next_expires_at: node.next?.expiresAt ?? null,
     banned: Number(node.banned),
     can_reattest: Number(node.canReattest),
-    selectors: selectorsToText(node.selectors),
+    selectors: JSON.stringify(node.selectors),
   };
 }
 
@@ -78,6 +78,6 @@ function fromRow(row: Selectable<Tables["nodes"]>): NodeRecord {
     next: row.next_serial === null ? null : { serial: row.next_serial, expiresAt: row.next_expires_at ?? 0 },
     banned: row.banned === 1,
     canReattest: row.can_reattest === 1,
-    selectors: selectorsFromText(row.selectors),
+    selectors: JSON.parse(row.selectors) as Selector[],
   };
 }

@@ -7,7 +7,7 @@ export interface Tables {
     id: string;
     spiffe_id: string;
     parent_id: string;
-    /** JSON list of `[type, value]`. */
+    /** JSON list. */
     selectors: string;
     /** Digest of SPIFFE ID, parent and selectors: two entries with one digest are similar. */
     similar_key: string;
@@ -16,12 +16,14 @@ export interface Tables {
     federates_with: string;
     admin: number;
     downstream: number;
-    expires_at: number;
+    expires_at: number | null;
     dns_names: string;
     revision: number;
     store_svid: number;
     hint: string;
     created_at: number;
+    disable_x509_svid_prefetch: number;
+    jwt_svid_include_jti: number;
   };
   nodes: {
     id: string;
@@ -53,7 +55,6 @@ export interface Tables {
   };
   kills: { spiffe_id: string; order_id: string; since: number };
   bundles: { trust_domain: string; sequence: number; document: string };
-  states: { key: string; document: string };
   counters: { name: string; value: number };
 }
 
@@ -78,12 +79,14 @@ async function firstSchema(db: Database): Promise<void> {
     .addColumn("federates_with", "text", (c) => c.notNull())
     .addColumn("admin", "integer", (c) => c.notNull())
     .addColumn("downstream", "integer", (c) => c.notNull())
-    .addColumn("expires_at", "bigint", (c) => c.notNull())
+    .addColumn("expires_at", "bigint")
     .addColumn("dns_names", "text", (c) => c.notNull())
     .addColumn("revision", "bigint", (c) => c.notNull())
     .addColumn("store_svid", "integer", (c) => c.notNull())
     .addColumn("hint", "text", (c) => c.notNull())
     .addColumn("created_at", "bigint", (c) => c.notNull())
+    .addColumn("disable_x509_svid_prefetch", "integer", (c) => c.notNull())
+    .addColumn("jwt_svid_include_jti", "integer", (c) => c.notNull())
     .execute();
   await schema
     .createTable("nodes")
@@ -137,11 +140,6 @@ async function smallTables({ schema }: Database): Promise<void> {
     .createTable("bundles")
     .addColumn("trust_domain", "text", (c) => c.primaryKey())
     .addColumn("sequence", "bigint", (c) => c.notNull())
-    .addColumn("document", "text", (c) => c.notNull())
-    .execute();
-  await schema
-    .createTable("states")
-    .addColumn("key", "text", (c) => c.primaryKey())
     .addColumn("document", "text", (c) => c.notNull())
     .execute();
 }

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { Database } from "./schema.ts";
 import type { Write } from "./sql-store.ts";
-import type { BundleRecord, BundleStore, JoinTokenStore, KillRecord, KillStore, StateStore } from "./store.ts";
+import type { BundleRecord, BundleStore, JoinTokenStore, KillRecord, KillStore } from "./store.ts";
 
 export function joinTokenStore(db: Database): JoinTokenStore {
   return {
@@ -107,21 +107,5 @@ export function bundleStore(db: Database, write: Write): BundleStore {
         changed({ kind: "bundle", id: trustDomain, bundle: null });
         return true;
       }),
-  };
-}
-
-export function stateStore(db: Database): StateStore {
-  return {
-    async get(key) {
-      const row = await db.selectFrom("states").select("document").where("key", "=", key).executeTakeFirst();
-      return row?.document ?? null;
-    },
-    async put(key, document) {
-      await db
-        .insertInto("states")
-        .values({ key, document })
-        .onConflict((conflict) => conflict.column("key").doUpdateSet({ document }))
-        .execute();
-    },
   };
 }

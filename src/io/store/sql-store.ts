@@ -2,7 +2,7 @@ import { entryStore } from "./entry-rows.ts";
 import { issuanceStore } from "./issuance-rows.ts";
 import { nodeStore } from "./node-rows.ts";
 import { type Database, setCounter } from "./schema.ts";
-import { bundleStore, joinTokenStore, killStore, stateStore } from "./small-rows.ts";
+import { bundleStore, joinTokenStore, killStore } from "./small-rows.ts";
 import type { Change, ChangedRecord, Store } from "./store.ts";
 
 /** A write in a transaction; `changed` says what the watchers shall hear of once it is committed. */
@@ -20,7 +20,6 @@ export async function makeSqlStore(db: Database): Promise<Store> {
     issuance: await issuanceStore(db),
     kills: killStore(db, write),
     bundles: bundleStore(db, write),
-    states: stateStore(db),
     watch: (watcher) => writes.watch(watcher),
     get revision() {
       return writes.revision;

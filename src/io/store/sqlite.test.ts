@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { parseSelector } from "../../core/entries/selector.ts";
 import { aNode, anEntry, anIntent, hasCode, storeContract } from "./contract.ts";
 import { openSqliteStore } from "./sqlite.ts";
 
@@ -65,9 +66,8 @@ test("a damaged database is refused", async (t) => {
       anEntry({
         id: `e${index}`,
         hint: `${index}`,
-        createdAt: index,
         dnsNames: ["x".repeat(400)],
-        selectors: [{ type: "unix", value: `uid:${index}` }],
+        selectors: [parseSelector(`unix:uid:${index}`)],
       }),
     );
   }
@@ -102,7 +102,7 @@ test("a full disk is an error with the next step, and the store goes on once the
   const store = await openSqliteStore(file, { maxPages: 24 });
   t.after(() => store.close());
   const big = (index: number) =>
-    anEntry({ id: `e${index}`, selectors: [{ type: "unix", value: `${index}${"x".repeat(3_000)}` }] });
+    anEntry({ id: `e${index}`, selectors: [parseSelector(`unix:${index}${"x".repeat(3_000)}`)] });
   const fill = async () => {
     for (let index = 0; index < 100; index++) {
       await store.entries.create(big(index));

@@ -3,33 +3,9 @@
  * Times are milliseconds since the epoch. Errors of every operation: `storage-failed` where the disk or the database
  * refused. A write's promise resolves after its change has been told to the watchers: who writes can read at once.
  */
+import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import type { Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
-
-export interface Selector {
-  readonly type: string;
-  readonly value: string;
-}
-
-/** A registration entry. */
-export interface Entry {
-  readonly id: string;
-  readonly spiffeId: SpiffeId;
-  readonly parentId: SpiffeId;
-  readonly selectors: readonly Selector[];
-  /** 0: the server's default. */
-  readonly x509SvidTtlMs: number;
-  readonly jwtSvidTtlMs: number;
-  readonly federatesWith: readonly TrustDomain[];
-  readonly admin: boolean;
-  readonly downstream: boolean;
-  /** 0: never. */
-  readonly expiresAt: number;
-  readonly dnsNames: readonly string[];
-  readonly revision: number;
-  readonly storeSvid: boolean;
-  readonly hint: string;
-  readonly createdAt: number;
-}
 
 export interface Store {
   readonly entries: EntryStore;
@@ -38,7 +14,6 @@ export interface Store {
   readonly issuance: IssuanceStore;
   readonly kills: KillStore;
   readonly bundles: BundleStore;
-  readonly states: StateStore;
   /** Calls `watcher` after each write, in the order of the writes; the function returned ends it. */
   watch(watcher: (change: Change) => void): () => void;
   /** Number of the last change; it grows with each and survives restarts. */
@@ -50,23 +25,23 @@ export interface Store {
 export type Change = { readonly revision: number } & ChangedRecord;
 
 export type ChangedRecord =
-  | { readonly kind: "entry"; readonly id: string; readonly entry: Entry | null }
+  | { readonly kind: "entry"; readonly id: string; readonly entry: RegistrationEntry | null }
   | { readonly kind: "node"; readonly id: SpiffeId; readonly node: NodeRecord | null }
   | { readonly kind: "kill"; readonly id: SpiffeId; readonly kill: KillRecord | null }
   | { readonly kind: "bundle"; readonly id: TrustDomain; readonly bundle: BundleRecord | null };
 
 export interface EntryStore {
-  all(): Promise<readonly Entry[]>;
+  all(): Promise<readonly RegistrationEntry[]>;
   /**
    * Adds `entry`, or answers with the similar one that is there (same SPIFFE ID, parent and selectors).
    * Errors: `already-exists` where the id is taken by another.
    */
-  create(entry: Entry): Promise<{ readonly created: boolean; readonly entry: Entry }>;
+  create(entry: RegistrationEntry): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }>;
   /**
    * Replaces an entry by what `change` makes of it, in one transaction. Errors: `not-found`; `already-exists` where it
    * would become similar to another; what `change` throws.
    */
-  update(id: string, change: (current: Entry) => Entry): Promise<Entry>;
+  update(id: string, change: (current: RegistrationEntry) => RegistrationEntry): Promise<RegistrationEntry>;
   /** Whether it was there. */
   delete(id: string): Promise<boolean>;
 }
@@ -179,10 +154,4 @@ export interface BundleStore {
   /** Makes or changes one in a transaction; what `change` gives back unchanged is not written. */
   put(trustDomain: TrustDomain, change: (current: BundleRecord | null) => BundleRecord): Promise<BundleRecord>;
   delete(trustDomain: TrustDomain): Promise<boolean>;
-}
-
-/** Small documents that survive restarts, as the authorities' slots. */
-export interface StateStore {
-  get(key: string): Promise<string | null>;
-  put(key: string, document: string): Promise<void>;
 }

@@ -1,0 +1,116 @@
+import type { Clock } from "../../core/base/clock.ts";
+import { EveryhopError } from "../../core/base/errors.ts";
+import { type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
+import type { RefusedX509Svid, VerifiedX509Svid } from "../../core/spiffe/x509-svid.ts";
+import {
+  PermissionDeniedDetailsSchema,
+  PermissionDeniedDetails_Reason as Reason,
+} from "../../gen/spire/api/types/status_pb.js";
+import { withDetail } from "../../io/rpc/errors.ts";
+import type { NodeRecord, Store } from "../../io/store/store.ts";
+import { type CallerClass, METHODS } from "./methods.ts";
+import type { Registry } from "./registry.ts";
+
+/** Who is at the other end of a connection, by what it proved when it was opened. */
+export type Caller =
+  /** Whoever may open the admin socket. */
+  | { readonly kind: "local" }
+  | {
+      readonly kind: "remote";
+      readonly address: string;
+      readonly svid: VerifiedX509Svid | null;
+      /** Why the certificate it sent proves nothing; null where it sent none, or a good one. */
+      readonly fault: RefusedX509Svid | null;
+    };
+
+export interface CallersOptions {
+  readonly registry: Registry;
+  readonly store: Store;
+  readonly clock: Clock;
+}
+
+/** A permission that was refused for a reason an agent acts on: re-attest, or end. SPEC: SPIRE PermissionDeniedDetails. */
+export function agentDenied(reason: Reason, message: string): EveryhopError {
+  return withDetail(new EveryhopError("permission-denied", message), PermissionDeniedDetailsSchema, { reason });
+}
+
+/** Decides who may call which method. */
+export class Callers {
+  readonly #registry: Registry;
+  readonly #store: Store;
+  readonly #clock: Clock;
+
+  constructor({ registry, store, clock }: CallersOptions) {
+    this.#registry = registry;
+    this.#store = store;
+    this.#clock = clock;
+  }
+
+  /**
+   * Resolves where `caller` may call `method` (`package.Service/Method`); with its node where it calls as an agent.
+   * Errors: `permission-denied`, for agents with the reason as a detail.
+   */
+  async authorize(method: string, caller: Caller): Promise<NodeRecord | null> {
+    const allowed: readonly CallerClass[] = METHODS.get(method)?.callers ?? [];
+    if (allowed.includes("any") || (caller.kind === "local" && allowed.includes("local"))) {
+      return null;
+    }
+    if (caller.kind === "local") {
+      throw denied(method);
+    }
+    const id = this.#identity(method, caller, allowed.includes("agent"));
+    for (const right of ["admin", "downstream"] as const) {
+      if (allowed.includes(right) && this.#registry.isGranted(id, right)) {
+        return null;
+      }
+    }
+    if (!allowed.includes("agent")) {
+      throw denied(method);
+    }
+    return this.#agent(id, caller.svid?.serial ?? "");
+  }
+
+  #identity(method: string, { svid, fault }: Caller & { kind: "remote" }, asAgent: boolean): SpiffeId {
+    if (asAgent && (fault?.reason === "expired" || (svid !== null && svid.notAfterMs <= this.#clock.now()))) {
+      throw agentDenied(Reason.AGENT_EXPIRED, "agent SVID is expired");
+    }
+    if (svid === null || svid.notAfterMs <= this.#clock.now()) {
+      throw denied(method);
+    }
+    this.#registry.refuseKilled(svid.id);
+    return svid.id;
+  }
+
+  /** The node whose current SVID has `serial`. A renewed SVID becomes the current one when it is first used. */
+  async #agent(id: SpiffeId, serial: string): Promise<NodeRecord> {
+    const node = trustDomainOf(id) === this.#registry.trustDomain ? this.#registry.node(id) : null;
+    if (node === null) {
+      throw agentDenied(Reason.AGENT_NOT_ATTESTED, "agent is not attested");
+    }
+    if (node.banned) {
+      throw agentDenied(Reason.AGENT_BANNED, "agent is banned");
+    }
+    if (node.serial === serial) {
+      return node;
+    }
+    const promoted = node.next?.serial === serial ? await this.#promote(id, serial) : null;
+    if (promoted === null) {
+      throw agentDenied(Reason.AGENT_NOT_ACTIVE, "agent SVID is not the current one");
+    }
+    return promoted;
+  }
+
+  async #promote(id: SpiffeId, serial: string): Promise<NodeRecord | null> {
+    // RACE: a ban, or a renewal after this one, may have come meanwhile: look again inside the transaction.
+    const node = await this.#store.nodes.update(id, (current) =>
+      current.next?.serial === serial && !current.banned
+        ? { ...current, serial, expiresAt: current.next.expiresAt, next: null }
+        : current,
+    );
+    return node?.serial === serial ? node : null;
+  }
+}
+
+function denied(method: string): EveryhopError {
+  return new EveryhopError("permission-denied", `authorization denied for method /${method}`);
+}

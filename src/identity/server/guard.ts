@@ -1,0 +1,116 @@
+/** Around every handler: who calls, may it, how often, and what an error becomes. */
+import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
+import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
+import { EveryhopError } from "../../core/base/errors.ts";
+import type { Log } from "../../io/log.ts";
+import { rpcStatus } from "../../io/rpc/errors.ts";
+import type { Service } from "../../io/rpc/listen.ts";
+import type { NodeRecord } from "../../io/store/store.ts";
+import type { Caller, Callers } from "./callers.ts";
+import { type Limit, METHODS } from "./methods.ts";
+import type { RateLimiter } from "./rate-limit.ts";
+
+export interface CallContext {
+  readonly caller: Caller;
+  /** The calling agent, in methods of class `agent`. */
+  readonly node: NodeRecord | null;
+  /** Draws `count` more on the peer's allowance of this method (a batch counts its items). */
+  take(count: number): Promise<void>;
+}
+
+type Answer<T> = T | Promise<T>;
+
+type Guarded<M extends GenServiceMethods[string]> = M["methodKind"] extends "unary"
+  ? (request: MessageShape<M["input"]>, context: CallContext) => Answer<MessageInitShape<M["output"]>>
+  : M["methodKind"] extends "server_streaming"
+    ? (
+        call: ServerWritableStream<MessageShape<M["input"]>, MessageInitShape<M["output"]>>,
+        context: CallContext,
+      ) => Answer<void>
+    : (
+        call: ServerDuplexStream<MessageShape<M["input"]>, MessageInitShape<M["output"]>>,
+        context: CallContext,
+      ) => Answer<void>;
+
+/** Handlers that may throw, and know who calls. A method without one is not implemented. */
+export type GuardedHandlers<S> = S extends GenService<infer M> ? { [K in keyof M]?: Guarded<M[K]> } : never;
+
+export interface GuardOptions {
+  readonly callers: Callers;
+  readonly limiters: Readonly<Record<Limit, RateLimiter>>;
+  readonly log: Log;
+  /** Who is at the other end of a call's connection. */
+  readonly callerOf: (call: { getPeer(): string }) => Caller;
+}
+
+type AnyCall = ServerUnaryCall<unknown, unknown> &
+  ServerWritableStream<unknown, unknown> &
+  ServerDuplexStream<unknown, unknown>;
+type AnyHandler = (first: unknown, context: CallContext) => unknown;
+
+/** `service` with its handlers behind the guard, as a listener takes it. */
+export function guard<M extends GenServiceMethods>(
+  service: GenService<M>,
+  handlers: GuardedHandlers<GenService<M>>,
+  options: GuardOptions,
+): Service {
+  const guarded: Record<string, unknown> = {};
+  for (const method of service.methods) {
+    const handler = (handlers as Record<string, AnyHandler | undefined>)[method.localName];
+    guarded[method.localName] = guardMethod(`${service.typeName}/${method.name}`, method, handler, options);
+  }
+  return { service, handlers: guarded };
+}
+
+function guardMethod(path: string, method: DescMethod, handler: AnyHandler | undefined, options: GuardOptions) {
+  const run = async (call: AnyCall, first: unknown): Promise<unknown> => {
+    const context = await admit(path, call, options);
+    if (handler === undefined) {
+      throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
+    }
+    return handler(first, context);
+  };
+  const fail = (error: unknown) => {
+    report(path, error, options.log);
+    return rpcStatus(error);
+  };
+  if (method.methodKind === "unary") {
+    return (call: AnyCall, reply: sendUnaryData<unknown>) => {
+      run(call, call.request).then(
+        (answer) => reply(null, answer),
+        (error: unknown) => reply(fail(error)),
+      );
+    };
+  }
+  return (call: AnyCall) => {
+    call.on("error", () => {});
+    run(call, call).catch((error: unknown) => call.emit("error", fail(error)));
+  };
+}
+
+async function admit(path: string, call: AnyCall, options: GuardOptions): Promise<CallContext> {
+  const caller = options.callerOf(call);
+  const node = await options.callers.authorize(path, caller);
+  const limit = METHODS.get(path)?.limit;
+  const take = async (count: number): Promise<void> => {
+    if (limit !== undefined && caller.kind === "remote") {
+      await options.limiters[limit].take(caller.address, count);
+    }
+  };
+  // A batch method counts its items itself; all others count as one.
+  if (!path.includes("/Batch")) {
+    await take(1);
+  }
+  return { caller, node, take };
+}
+
+function report(path: string, error: unknown, log: Log): void {
+  if (!(error instanceof EveryhopError) || error.code === "internal") {
+    log.error("a call failed", { method: path, error: error instanceof Error ? error.stack : error });
+  } else if (error.code === "storage-failed") {
+    log.error("a call failed", { method: path, error: error.message, hint: error.hint });
+  } else {
+    log.debug("a call was refused", { method: path, code: error.code, error: error.message });
+  }
+}

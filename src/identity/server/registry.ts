@@ -1,0 +1,246 @@
+import { randomUUID } from "node:crypto";
+import { Cell } from "../../core/base/cell.ts";
+import type { Clock } from "../../core/base/clock.ts";
+import { EveryhopError } from "../../core/base/errors.ts";
+import { type EntryDraft, type RegistrationEntry, validateEntry } from "../../core/entries/entry.ts";
+import { EntryIndex } from "../../core/entries/entry-index.ts";
+import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
+import type { Change, IssuanceRecord, KillRecord, NodeRecord, Store } from "../../io/store/store.ts";
+
+export interface RegistryOptions {
+  readonly store: Store;
+  readonly trustDomain: TrustDomain;
+  readonly clock: Clock;
+}
+
+/** An identity of the registry, with the newest SVID issued for it that has not expired, if there is one. */
+export interface KnownIdentity {
+  readonly spiffeId: SpiffeId;
+  readonly svid: { readonly serial: string; readonly notBefore: number; readonly notAfter: number } | null;
+}
+
+/** A page of the journal that is read at once. */
+const JOURNAL_PAGE = 5_000;
+
+/**
+ * Who may have which identity, in memory, as the store's changes tell it: every replica hears of a write in the same way,
+ * also the one that wrote. Reads cost no query.
+ */
+export class Registry {
+  readonly trustDomain: TrustDomain;
+  /** Identities that are cut off, oldest order first. */
+  readonly kills: Cell<readonly KillRecord[]>;
+  readonly #store: Store;
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, RegistrationEntry>();
+  readonly #nodes = new Map<SpiffeId, NodeRecord>();
+  #index: EntryIndex | null = null;
+  #killed: ReadonlySet<SpiffeId> = new Set();
+
+  private constructor({ store, trustDomain, clock }: RegistryOptions, kills: readonly KillRecord[]) {
+    this.#store = store;
+    this.#clock = clock;
+    this.trustDomain = trustDomain;
+    this.kills = new Cell<readonly KillRecord[]>([...kills].sort((a, b) => a.since - b.since));
+    this.#killed = new Set(kills.map(({ spiffeId }) => spiffeId));
+  }
+
+  static async open(options: RegistryOptions): Promise<Registry> {
+    const { store } = options;
+    const registry = new Registry(options, await store.kills.all());
+    store.watch((change) => registry.#apply(change));
+    for (const entry of await store.entries.all()) {
+      registry.#entries.set(entry.id, entry);
+    }
+    for (const node of await store.nodes.all()) {
+      registry.#nodes.set(node.id, node);
+    }
+    return registry;
+  }
+
+  #apply(change: Change): void {
+    if (change.kind === "entry") {
+      setOrDelete(this.#entries, change.id, change.entry);
+      this.#index = null;
+    } else if (change.kind === "node") {
+      setOrDelete(this.#nodes, change.id, change.node);
+    } else if (change.kind === "kill") {
+      const others = this.kills.value.filter(({ spiffeId }) => spiffeId !== change.id);
+      const kills = change.kill === null ? others : [...others, change.kill];
+      this.#killed = new Set(kills.map(({ spiffeId }) => spiffeId));
+      this.kills.set(kills);
+    }
+  }
+
+  /** In order of id. */
+  entries(): readonly RegistrationEntry[] {
+    return this.#indexed().entries;
+  }
+
+  entry(id: string): RegistrationEntry | null {
+    return this.#entries.get(id) ?? null;
+  }
+
+  /** Entries are replaced, never changed in place: an index stays true until the next change. */
+  #indexed(): EntryIndex {
+    this.#index ??= new EntryIndex([...this.#entries.values()].sort((a, b) => (a.id < b.id ? -1 : 1)));
+    return this.#index;
+  }
+
+  node(id: SpiffeId): NodeRecord | null {
+    return this.#nodes.get(id) ?? null;
+  }
+
+  /** In order of id. */
+  nodes(): readonly NodeRecord[] {
+    return [...this.#nodes.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  /**
+   * Adds an entry; a similar one that is there is answered instead (`created` false).
+   * Errors: `invalid-argument` with the field; `failed-precondition` for an unknown federated trust domain.
+   */
+  async createEntry(draft: EntryDraft): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }> {
+    const now = this.#wholeSecond();
+    const checked = validateEntry(draft, { trustDomain: this.trustDomain, now, newId: randomUUID() });
+    if (!checked.ok) {
+      throw entryFaults(checked.faults);
+    }
+    await this.#checkFederation(checked.entry);
+    return this.#store.entries.create(checked.entry);
+  }
+
+  /** Changes an entry; `change` makes the whole new draft of the current one. Errors: `not-found`; as `createEntry`. */
+  async updateEntry(id: string, change: (current: RegistrationEntry) => EntryDraft): Promise<RegistrationEntry> {
+    const before = this.entry(id);
+    if (before !== null) {
+      await this.#checkFederation({ federatesWith: (change(before).federatesWith ?? []) as TrustDomain[] });
+    }
+    return this.#store.entries.update(id, (current) => {
+      const context = { trustDomain: this.trustDomain, now: current.createdAtMs, newId: id };
+      const checked = validateEntry({ ...change(current), id }, context);
+      if (!checked.ok) {
+        throw entryFaults(checked.faults);
+      }
+      return { ...checked.entry, revision: current.revision + 1 };
+    });
+  }
+
+  /** Whether it was there. */
+  deleteEntry(id: string): Promise<boolean> {
+    return this.#store.entries.delete(id);
+  }
+
+  async #checkFederation({ federatesWith }: Pick<RegistrationEntry, "federatesWith">): Promise<void> {
+    for (const trustDomain of federatesWith) {
+      if (trustDomain !== this.trustDomain && (await this.#store.bundles.get(trustDomain)) === null) {
+        throw new EveryhopError("failed-precondition", `there is no bundle for the trust domain \`${trustDomain}\``, {
+          hint: `set it first: \`everyhop bundle set --id spiffe://${trustDomain} --path FILE\``,
+        });
+      }
+    }
+  }
+
+  /** What an agent may hand out now, in order of id: nothing expired, nothing killed. */
+  authorizedEntries(agent: SpiffeId): readonly RegistrationEntry[] {
+    if (this.#killed.has(agent)) {
+      return [];
+    }
+    const selectors = this.node(agent)?.selectors ?? [];
+    return this.#indexed()
+      .authorized(agent, selectors, this.trustDomain)
+      .filter((entry) => this.#isUsable(entry));
+  }
+
+  /** Whether an entry that says so gives `id` the rights of an administrator, or of a downstream server. */
+  isGranted(id: SpiffeId, right: "admin" | "downstream"): boolean {
+    return this.entries().some((entry) => entry.spiffeId === id && entry[right] && this.#isUsable(entry));
+  }
+
+  #isUsable(entry: RegistrationEntry): boolean {
+    const expired = entry.expiresAtMs !== null && entry.expiresAtMs <= this.#clock.now();
+    return !expired && !this.#killed.has(entry.spiffeId);
+  }
+
+  isKilled(id: SpiffeId): boolean {
+    return this.#killed.has(id);
+  }
+
+  /**
+   * Cuts `id` off: once this resolves it is on disk, no SVID is signed for it, and every watcher was told. Killing again
+   * gives the order that is in force. Errors: `invalid-argument` for another trust domain's identity.
+   */
+  kill(id: SpiffeId): Promise<KillRecord> {
+    return this.#store.kills.add({ order: randomUUID(), spiffeId: id, since: this.#clock.now() });
+  }
+
+  /** Undoes a kill; the order that was in force, or null where there was none. */
+  restore(id: SpiffeId): Promise<KillRecord | null> {
+    return this.#store.kills.remove(id);
+  }
+
+  /** Throws where `id` may have no SVID. INVARIANT: asked last before each signature, with nothing awaited in between. */
+  refuseKilled(id: SpiffeId): void {
+    if (this.isKilled(id)) {
+      throw new EveryhopError("permission-denied", `\`${id}\` is cut off`, { hint: "`everyhop restore` undoes it" });
+    }
+  }
+
+  /** Every identity that has an entry, or an X.509-SVID that has not expired. */
+  async known(): Promise<readonly KnownIdentity[]> {
+    const newest = new Map<SpiffeId, IssuanceRecord | null>(this.entries().map(({ spiffeId }) => [spiffeId, null]));
+    for await (const record of this.liveSvids()) {
+      const other = newest.get(record.spiffeId);
+      if (other === undefined || other === null || other.notAfterMs <= record.notAfterMs) {
+        newest.set(record.spiffeId, record);
+      }
+    }
+    return [...newest].map(([spiffeId, record]) => ({
+      spiffeId,
+      svid:
+        record === null ? null : { serial: record.serial, notBefore: record.notBeforeMs, notAfter: record.notAfterMs },
+    }));
+  }
+
+  /** X.509-SVIDs that were issued and have not expired, in order of issue. */
+  async *liveSvids(): AsyncGenerator<IssuanceRecord> {
+    const liveAt = this.#clock.now();
+    let after: number | null = 0;
+    while (after !== null) {
+      const page: { records: readonly IssuanceRecord[]; next: number | null } = await this.#store.issuance.list({
+        liveAt,
+        after,
+        limit: JOURNAL_PAGE,
+      });
+      yield* page.records.filter(({ kind }) => kind === "x509-svid");
+      after = page.next;
+    }
+  }
+
+  /** Takes out what expired. */
+  async prune(): Promise<void> {
+    const now = this.#clock.now();
+    for (const { id, expiresAtMs } of this.entries()) {
+      if (expiresAtMs !== null && expiresAtMs <= now) {
+        await this.deleteEntry(id);
+      }
+    }
+    await this.#store.joinTokens.prune(now);
+  }
+
+  #wholeSecond(): number {
+    return Math.floor(this.#clock.now() / 1_000) * 1_000;
+  }
+}
+
+function setOrDelete<K, V>(map: Map<K, V>, key: K, value: V | null): void {
+  if (value === null) {
+    map.delete(key);
+  } else {
+    map.set(key, value);
+  }
+}
+
+function entryFaults(faults: readonly { readonly field: string; readonly message: string }[]): EveryhopError {
+  return new EveryhopError("invalid-argument", faults.map(({ field, message }) => `${field} ${message}`).join("; "));
+}
