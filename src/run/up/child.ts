@@ -106,12 +106,7 @@ function release(child: ChildProcess): void {
   gate?.end("go\n");
 }
 
-async function stop(
-  child: ChildProcess,
-  exited: Promise<Exit>,
-  isGone: () => boolean,
-  graceMs: number,
-): Promise<void> {
+async function stop(child: ChildProcess, exited: Promise<Exit>, isGone: () => boolean, graceMs: number): Promise<void> {
   if (!isGone()) {
     child.stdin?.end();
     signalGroup(child.pid, "SIGTERM");

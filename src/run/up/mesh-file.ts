@@ -96,7 +96,9 @@ const serviceShape = object({
   port: required(port()),
   appPort: optional(port()),
   protocol: optional(oneOf("http", "http2", "grpc", "tcp")),
-  selectors: optional(list(string({ pattern: /^[a-z0-9_-]+:\S+/i, what: "a selector, as `unix:uid:1000`" }), { min: 1 })),
+  selectors: optional(
+    list(string({ pattern: /^[a-z0-9_-]+:\S+/i, what: "a selector, as `unix:uid:1000`" }), { min: 1 }),
+  ),
   user: optional(userShape()),
   env: optional(record(scalar(), { pattern: /^[A-Za-z_][A-Za-z0-9_]*$/, what: "the name of an environment variable" })),
   startTimeout: optional(duration()),

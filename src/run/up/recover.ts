@@ -1,6 +1,7 @@
 /** Ends what a run that was killed left behind, by what it wrote down; the same at the end of every run. */
-import { readdir, readFile } from "node:fs/promises";
+
 import { rmSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { processStat } from "../../io/process.ts";

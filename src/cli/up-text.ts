@@ -1,0 +1,88 @@
+/** What `everyhop up` says to people. */
+import type { MeshDocument } from "../run/up/document.ts";
+import { exitText } from "../run/up/ready.ts";
+import type { UpEvent } from "../run/up/start.ts";
+import { table } from "./ui.ts";
+
+export function eventText(event: Exclude<UpEvent, { kind: "access" }>): string {
+  switch (event.kind) {
+    case "step":
+      return `  ${(event.elapsedMs / 1000).toFixed(1).padStart(4)} s  ${event.text}`;
+    case "note":
+      return `  note: ${event.text}`;
+    case "restart":
+      return `  ${event.title} ${event.text}`;
+    case "service-ended": {
+      const last = event.lines.slice(-5).map((line) => `\n      ${line}`);
+      return `  service \`${event.service}\` ${exitText(event.exit)}; the others run on, and its identity is gone${last.join("")}`;
+    }
+  }
+}
+
+/** Addresses, what to try, and what this mode does not protect against. */
+export function readyText(document: MeshDocument, tries: readonly string[], dir: string): string {
+  const rows = [["SERVICE", "PORT", "IDENTITY", "ITS PROCESS", "SIDECAR (mTLS)", "METRICS"]];
+  for (const [name, { port, spiffeId, app, inbound, metrics }] of Object.entries(document.services)) {
+    rows.push([name, String(port), spiffeId, app, inbound, metrics]);
+  }
+  const suggestions = tries.map((text) => `  ${fillIn(text, document)}`);
+  return [
+    "",
+    `ready in ${(document.readyMs / 1000).toFixed(1)} s: ${rows.length - 1} services in trust domain ${document.trustDomain}`,
+    "",
+    table(rows),
+    "",
+    ...reachText(document),
+    `status: everyhop status --dir ${dir}   logs: ${document.stateDir}/logs   admin: ${document.admin}`,
+    ...(suggestions.length === 0 ? [] : ["", "try:", ...suggestions]),
+    "",
+    ...honestText(document),
+  ].join("\n");
+}
+
+function reachText({ isolated }: MeshDocument): string[] {
+  return isolated
+    ? [
+        "A service reaches another by its plain name and port, as in http://payment-service:8080: the kernel hands it to the sidecar.",
+      ]
+    : ["A service reaches another at $EVERYHOP_<NAME>_URL (or _ADDR), which is its own sidecar's listener."];
+}
+
+function honestText({ isolated }: MeshDocument): string[] {
+  return isolated
+    ? [
+        "Each service has a network namespace and a user of its own: what goes around its sidecar is dropped by the kernel.",
+      ]
+    : [
+        "note: on loopback and under one user, any local process can dial a service's own port or another one's outbound",
+        "listener, past the sidecars. `--isolate` (Linux, root) closes that in the kernel.",
+      ];
+}
+
+/** `{service}` is where a person reaches its process; `{service.inbound}`, `{service.metrics}` its sidecar's addresses. */
+export function fillIn(text: string, document: MeshDocument): string {
+  return text.replace(/\{([a-z0-9-]+)(?:\.(app|inbound|metrics|pid))?\}/g, (whole, name: string, part = "app") => {
+    const service = Object.hasOwn(document.services, name) ? document.services[name] : undefined;
+    return service === undefined ? whole : String(service[part as "app" | "inbound" | "metrics" | "pid"]);
+  });
+}
+
+/** A line of an access log as people read it; null where it is none. */
+export function accessLine(line: string): string | null {
+  if (!line.startsWith("{")) {
+    return null;
+  }
+  try {
+    const entry = JSON.parse(line) as Record<string, unknown>;
+    const text = (key: string): string => (entry[key] == null ? "-" : String(entry[key]));
+    if (entry.ready !== undefined || entry.decision === undefined) {
+      return null;
+    }
+    const what = entry.method === undefined || entry.method === null ? "tcp" : `${text("method")} ${text("path")}`;
+    const why = entry.decision === "allow" ? "" : `  (${text("reason")}, everyhop why ${text("denial")})`;
+    const time = text("time").slice(11, 19);
+    return `${time}  ${text("decision").padEnd(5)}  ${text("source")} -> ${text("destination")}  ${what}  ${text("status")}${why}`;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,247 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { join, resolve } from "node:path";
+import { type Command, Option } from "commander";
+import { EveryhopError, toEveryhopError } from "../core/base/errors.ts";
+import { processStat } from "../io/process.ts";
+import type { MeshDocument } from "../run/up/document.ts";
+import { openLogFile } from "../run/up/log-file.ts";
+import { type RunningMesh, startMesh, type UpEvent, type UpOptions } from "../run/up/start.ts";
+import type { ProcessName } from "../run/up/state.ts";
+import { note, print, printJson, reportFailure } from "./ui.ts";
+import { accessLine, eventText, readyText } from "./up-text.ts";
+
+interface Flags {
+  readonly detach?: boolean;
+  readonly state?: string;
+  readonly isolate?: boolean;
+  readonly json?: boolean;
+  readonly supervise?: boolean;
+}
+
+export function define(program: Command): void {
+  program
+    .command("up")
+    .description("run the mesh described in DIR/everyhop.yaml: server, agent, sidecars and the services themselves")
+    .argument("[dir]", "folder with an everyhop.yaml", ".")
+    .option("--detach", "return once all is ready; `everyhop down` ends it")
+    .option("--state <dir>", "folder for all it writes (default: DIR/.everyhop, which else is a link to it)")
+    .option("--isolate", "each service in a network namespace and under a user of its own (Linux, root)")
+    .option("--json", "print the running mesh as JSON; without --detach, then a line per request")
+    .addHelpText("after", `\n${LOOPBACK_NOTE}`)
+    // What --detach starts in the background; it talks to its starter over the channel that `fork` made.
+    .addOption(new Option("--supervise").hideHelp())
+    .action((dir: string, flags: Flags) =>
+      flags.supervise === true
+        ? supervise(dir, flags)
+        : flags.detach === true
+          ? detach(dir, flags)
+          : foreground(dir, flags),
+    );
+}
+
+const LOOPBACK_NOTE =
+  "Without --isolate everything is on 127.0.0.1 under one user: any local process can dial a service's application port\n" +
+  "or another one's outbound listener, past the sidecars. With --isolate the kernel keeps them apart.";
+
+function upOptions(dir: string, flags: Flags): Omit<UpOptions, "launcher" | "onEvent" | "signal"> {
+  return { dir, stateDir: flags.state ?? null, isolate: flags.isolate === true, environment: serviceOwner() };
+}
+
+/** What services inherit: our environment without what the launcher added. */
+function serviceOwner(): NodeJS.ProcessEnv {
+  const {
+    EVERYHOP_LAUNCHER: _launcher,
+    NODE_CHANNEL_FD: _fd,
+    NODE_CHANNEL_SERIALIZATION_MODE: _mode,
+    ...rest
+  } = process.env;
+  return rest;
+}
+
+const INTERRUPTED_EXIT = 130;
+
+/** Runs the mesh in this process until a signal, or until the launcher is gone. */
+async function foreground(dir: string, flags: Flags): Promise<void> {
+  const json = flags.json === true;
+  const abort = new AbortController();
+  const launcher = await launcherName();
+  let mesh: RunningMesh | null = null;
+  const ended = new Promise<void>((resolve) => {
+    let signals = 0;
+    const end = (): void => {
+      signals += 1;
+      if (signals === 1) {
+        note(mesh === null ? "ending what was started" : "ending the mesh (Ctrl-C again kills it)");
+      }
+      abort.abort();
+      void mesh?.stop(signals > 1 ? 0 : undefined).then(resolve);
+    };
+    for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.on(name, end);
+    }
+    onLauncherGone(launcher, end);
+  });
+  try {
+    mesh = await startMesh({
+      ...upOptions(dir, flags),
+      launcher,
+      signal: abort.signal,
+      onEvent: (event) => tell(event, json, mesh !== null),
+    });
+  } catch (error) {
+    if (!abort.signal.aborted) {
+      throw error;
+    }
+    process.exit(INTERRUPTED_EXIT);
+  }
+  if (json) {
+    printJson(mesh.document);
+  } else {
+    print(readyText(mesh.document, mesh.plan.mesh.try, dir));
+  }
+  await ended;
+  note("all ended");
+  process.exit(0);
+}
+
+function tell(event: UpEvent, json: boolean, ready: boolean): void {
+  if (event.kind !== "access") {
+    note(eventText(event));
+  } else if (ready) {
+    const line = json ? event.line : accessLine(event.line);
+    if (line !== null) {
+      print(line);
+    }
+  }
+}
+
+/** The launcher that waits for us and hands on our exit, where Node could not become us in place. */
+async function launcherName(): Promise<ProcessName | null> {
+  const pid = Number(process.env.EVERYHOP_LAUNCHER);
+  const stat = Number.isInteger(pid) && pid === process.ppid ? await processStat(pid) : null;
+  return stat === null ? null : { pid, startTime: stat.startTime };
+}
+
+const LAUNCHER_POLL_MS = 250;
+
+/** A launcher that is killed cannot tell us: then our parent is another. */
+function onLauncherGone(launcher: ProcessName | null, end: () => void): void {
+  if (launcher !== null) {
+    const timer = setInterval(() => {
+      if (process.ppid !== launcher.pid) {
+        clearInterval(timer);
+        end();
+      }
+    }, LAUNCHER_POLL_MS);
+    timer.unref();
+  }
+}
+
+interface ReadyMessage {
+  readonly ready: MeshDocument;
+  readonly tries: readonly string[];
+}
+
+interface ErrorMessage {
+  readonly error: Pick<EveryhopError, "code" | "message" | "issues"> & { readonly hint?: string };
+}
+
+/** What the background supervisor tells its starter. */
+type Message = { readonly event: UpEvent } | ReadyMessage | ErrorMessage;
+
+async function detach(dir: string, flags: Flags): Promise<void> {
+  const args = ["up", resolve(dir), "--supervise"];
+  if (flags.state !== undefined) {
+    args.push("--state", resolve(flags.state));
+  }
+  if (flags.isolate === true) {
+    args.push("--isolate");
+  }
+  const child = fork(process.argv[1] ?? "", args, {
+    detached: true,
+    stdio: ["ignore", "ignore", "ignore", "ipc"],
+    env: serviceOwner(),
+  });
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(name, () => child.kill("SIGTERM"));
+  }
+  const { ready, tries } = await startedBy(child);
+  if (flags.json === true) {
+    printJson(ready);
+  } else {
+    print(readyText(ready, tries, dir));
+  }
+  child.disconnect();
+  child.unref();
+}
+
+/** What the supervisor says of its start. Errors: its own, once it is gone. */
+function startedBy(child: ChildProcess): Promise<ReadyMessage> {
+  return new Promise((resolve, reject) => {
+    let failure: EveryhopError | null = null;
+    child.once("error", reject);
+    child.once("exit", (code, signal) => {
+      const text = `the supervisor ended (${signal ?? `code ${code}`}) before the mesh was ready`;
+      reject(failure ?? new EveryhopError("unavailable", text));
+    });
+    child.on("message", (message: Message) => {
+      if ("event" in message) {
+        tell(message.event, true, false);
+      } else if ("error" in message) {
+        const { code, message: text, hint, issues } = message.error;
+        failure = new EveryhopError(code, text, hint === undefined ? { issues } : { issues, hint });
+      } else {
+        child.removeAllListeners("exit");
+        resolve(message);
+      }
+    });
+  });
+}
+
+/** The background supervisor: reports to its starter until all is ready, to its log from then on. */
+async function supervise(dir: string, flags: Flags): Promise<void> {
+  const abort = new AbortController();
+  let mesh: RunningMesh | null = null;
+  const end = (): void => {
+    abort.abort();
+    void mesh?.stop().then(() => process.exit(0));
+  };
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.on(name, end);
+  }
+  process.on("SIGHUP", () => {});
+  process.once("disconnect", () => mesh ?? end());
+  const send = (message: Message): void => {
+    if (process.connected) {
+      process.send?.(message, undefined, {}, () => {});
+    }
+  };
+  try {
+    let log: ReturnType<typeof openLogFile> | null = null;
+    mesh = await startMesh({
+      ...upOptions(dir, flags),
+      launcher: null,
+      signal: abort.signal,
+      onEvent: (event) => {
+        if (event.kind !== "access") {
+          log?.write(`${new Date().toISOString()} ${eventText(event)}\n`);
+          send({ event });
+        }
+      },
+    });
+    log = openLogFile(join(mesh.document.stateDir, "logs", "supervisor.log"));
+    process.on("uncaughtException", (error) => log?.write(`${new Date().toISOString()} ${error.stack}\n`));
+    send({ ready: mesh.document, tries: mesh.plan.mesh.try });
+  } catch (error) {
+    const { code, message, hint, issues, exitCode } = toEveryhopError(error);
+    process.exitCode = exitCode;
+    if (process.connected) {
+      process.send?.(
+        { error: { code, message, ...(hint === undefined ? {} : { hint }), issues } } satisfies Message,
+        () => process.exit(),
+      );
+    } else {
+      process.exit(reportFailure(error, false));
+    }
+  }
+}
