@@ -1,5 +1,5 @@
 /** gRPC listeners whose connections are accepted, and their peers identified, by us: unix sockets and mutual TLS. */
-import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Server as NetServer, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { createServer as createTlsServer, type TLSSocket } from "node:tls";
@@ -78,6 +78,15 @@ export async function listenTls<P>(
 }
 
 async function removeStaleSocket(path: string): Promise<void> {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (there === undefined) {
+    return;
+  }
+  if (!there.isSocket()) {
+    throw new EveryhopError("failed-precondition", `\`${path}\` is there already and is no socket`, {
+      hint: "choose another socket path",
+    });
+  }
   const alive = await new Promise<boolean>((resolve) => {
     const probe = createConnection(path);
     probe.once("connect", () => {
