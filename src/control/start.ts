@@ -1,14 +1,30 @@
 /** The control plane of one server process: what it needs, and what it gives. `run/server` wires it to the registry. */
+import type { TLSSocket } from "node:tls";
 import type { Registry as MetricsRegistry } from "prom-client";
-import type { StatusDocument } from "../core/api/admin.ts";
+import type { ProxyState, StatusDocument } from "../core/api/admin.ts";
+import { snapshotName } from "../core/api/snapshot.ts";
 import type { Cell } from "../core/base/cell.ts";
 import type { Clock } from "../core/base/clock.ts";
-import type { SpiffeId, TrustDomain } from "../core/spiffe/id.ts";
+import { EveryhopError } from "../core/base/errors.ts";
+import { type SpiffeId, sidecarId, type TrustDomain } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
-import type { Admin } from "../gen/everyhop/admin/admin_pb.js";
+import { verifyX509Svid } from "../core/spiffe/x509-svid.ts";
+import { AggregatedDiscoveryService } from "../gen/envoy/service/discovery/v3/discovery_pb.js";
+import { Reports as ReportsService } from "../gen/everyhop/proxy/report_pb.js";
 import type { Log } from "../io/log.ts";
-import type { Handlers } from "../io/rpc/adapter.ts";
+import { listenTls, type RpcListener } from "../io/rpc/listen.ts";
+import { peerChain } from "../io/tls.ts";
+import { watchFiles } from "../io/watch-files.ts";
+import { adminHandlers, type ControlAdmin } from "./admin.ts";
+import { adsHandlers } from "./ads.ts";
+import type { Identities } from "./identities.ts";
+import { KillSwitch } from "./kill.ts";
+import { Loop } from "./loop.ts";
+import { type ControlGauges, controlMetrics, registerGauges } from "./metrics.ts";
+import { Push } from "./push.ts";
+import { Reports } from "./reports.ts";
 import type { Service } from "./service.ts";
+import { proxies, statusDocument } from "./status.ts";
 
 export interface ControlOptions {
   readonly trustDomain: TrustDomain;
@@ -31,39 +47,149 @@ export interface ControlOptions {
   readonly metrics: MetricsRegistry;
 }
 
-/** What the control plane asks of the identity registry: narrow, so that it cannot sign, create or delete anything. */
-export interface Identities {
-  /** Every identity that is cut off, oldest first. Kills outlive a restart. */
-  readonly kills: Cell<readonly KilledIdentity[]>;
-  /**
-   * Cuts `id` off: from when this resolves no SVID is issued for it, it is on disk, and `kills` holds it. Killing again
-   * gives the order that is there. `order` is opaque, unique, at most 64 characters of [A-Za-z0-9-].
-   */
-  kill(id: SpiffeId): Promise<KilledIdentity>;
-  /** Undoes it; the order that was in force, or null where there was none. */
-  restore(id: SpiffeId): Promise<KilledIdentity | null>;
-  /** Every identity that has a registration entry or an SVID not yet expired. */
-  known(): Promise<readonly IssuedIdentity[]>;
-}
-
-export interface KilledIdentity {
-  readonly order: string;
-  readonly spiffeId: SpiffeId;
-  /** Milliseconds since the epoch. */
-  readonly since: number;
-}
-
-/** An identity of the registry, with the newest SVID issued for it that has not expired, if there is one. */
-export interface IssuedIdentity {
-  readonly spiffeId: SpiffeId;
-  readonly svid: { readonly serial: string; readonly notBefore: number; readonly notAfter: number } | null;
-}
-
 export interface Control {
   /** The addresses bound, in the order of `listen`. */
   readonly addresses: readonly { readonly host: string; readonly port: number }[];
   /** Handlers for the admin socket; the server adds its own of the same service. */
-  readonly admin: Pick<Handlers<typeof Admin>, "status" | "why" | "kill" | "restore">;
+  readonly admin: ControlAdmin;
   status(): Promise<StatusDocument>;
   close(): Promise<void>;
+}
+
+/**
+ * Starts the control plane: reads the policies, listens, follows changes. Errors: `config-invalid` with every issue where the
+ * files are not valid from the start, `port-in-use`.
+ */
+export async function startControl(options: ControlOptions): Promise<Control> {
+  const { clock, identities, log } = options;
+  const metrics = controlMetrics(options.metrics);
+  const files = watchFiles(options.policies, { clock });
+  let loop: Loop;
+  try {
+    loop = new Loop({
+      ...options,
+      metrics,
+      files: files.state,
+      kills: identities.kills,
+      meshConfig: meshJson(options),
+    });
+  } catch (error) {
+    files.close();
+    throw error;
+  }
+  const reports = new Reports({
+    isNode: (node) => push.nodes().includes(node),
+    isOrder: (order) => identities.kills.value.some((kill) => kill.order === order),
+    now: () => clock.now(),
+    onReceipt: (node) => killSwitch.progressed(node),
+  });
+  const push = new Push(loop.world, { clock, log, metrics, onProgress: (node) => killSwitch.progressed(node) });
+  const killSwitch = new KillSwitch({ ...options, push, reports, publishKills: () => loop.refreshKills() });
+  loop.onWorld = (world) => {
+    push.publish(world);
+    reports.keepOnly(new Set(push.nodes()));
+  };
+  const status = async (): Promise<StatusDocument> =>
+    statusDocument({
+      loop,
+      push,
+      reports,
+      issued: await identities.known(),
+      kills: identities.kills.value,
+      server: options.svid.value,
+      now: clock.now(),
+    });
+  const parts = { loop, push, reports };
+  registerGauges(options.metrics, gaugesOf(parts, identities));
+  const close = async (listeners: readonly RpcListener<SpiffeId>[]): Promise<void> => {
+    files.close();
+    loop.close();
+    await Promise.all(listeners.map((listener) => listener.close()));
+  };
+  const listeners = await listenAll(options, parts, close);
+  return {
+    addresses: listeners.map(({ port }, index) => ({ host: options.listen[index]?.host ?? "", port })),
+    admin: adminHandlers({ status, killSwitch, reports }),
+    status,
+    close: () => close(listeners),
+  };
+}
+
+interface Parts {
+  readonly loop: Loop;
+  readonly push: Push;
+  readonly reports: Reports;
+}
+
+/** Binds every address, or none. */
+async function listenAll(
+  options: ControlOptions,
+  { push, reports }: Parts,
+  close: (listeners: readonly RpcListener<SpiffeId>[]) => Promise<void>,
+): Promise<readonly RpcListener<SpiffeId>[]> {
+  const listeners: RpcListener<SpiffeId>[] = [];
+  try {
+    for (const address of options.listen) {
+      const listener = await listenTls(address, options.svid, {
+        services: [
+          { service: AggregatedDiscoveryService, handlers: adsHandlers(push) },
+          { service: ReportsService, handlers: reports.handlers() },
+        ],
+        identify: (socket) => identifySidecar(socket, options),
+        onRefused: (error, remote) =>
+          options.log.warn("connection to the control plane refused", { remote, error: messageOf(error) }),
+      });
+      listeners.push(listener);
+    }
+  } catch (error) {
+    await close(listeners);
+    throw error;
+  }
+  return listeners;
+}
+
+const KEEPALIVE_MS = 15_000;
+
+/** INVARIANT: only a sidecar's identity, proven by a chain to our own trust domain's authorities, opens the control plane. */
+function identifySidecar(socket: TLSSocket, { trustDomain, authorities, clock }: ControlOptions): SpiffeId {
+  // A sidecar whose machine went away is noticed, and its stream ended.
+  socket.setKeepAlive(true, KEEPALIVE_MS);
+  const own = { x509Authorities: authorities.value };
+  const bundleOf = (domain: TrustDomain) => (domain === trustDomain ? own : undefined);
+  const verified = verifyX509Svid(peerChain(socket), bundleOf, clock.now());
+  if (!verified.ok) {
+    throw new EveryhopError("unauthenticated", `${verified.reason}: ${verified.message}`);
+  }
+  if (verified.id !== sidecarId(trustDomain)) {
+    throw new EveryhopError("permission-denied", `\`${verified.id}\` is not a sidecar`);
+  }
+  return verified.id;
+}
+
+function meshJson({ meshConfig }: ControlOptions): string {
+  return JSON.stringify(meshConfig ?? {});
+}
+
+function gaugesOf({ loop, push, reports }: Parts, identities: Identities): ControlGauges {
+  return {
+    worldVersion: () => loop.world.version,
+    problems: () => loop.problems.length,
+    kills: () => identities.kills.value.length,
+    proxies: () => {
+      const counts: Record<ProxyState, number> = { synced: 0, pending: 0, stale: 0, rejected: 0 };
+      for (const { state } of proxies(push)) {
+        counts[state]++;
+      }
+      return counts;
+    },
+    identities: () =>
+      push.world.services.flatMap((service) => {
+        const identity = reports.identityOf(snapshotName(service));
+        return identity === null ? [] : [{ ...identity, service: service.name, namespace: service.namespace }];
+      }),
+  };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -153,8 +153,8 @@ export interface Jwks {
 
 /**
  * Parses a JWK Set (text, or JSON already parsed). Keys that cannot be used are left out, as RFC 7517 §5 wants, and said.
- * A set that mixes secrets with public keys loses its secrets: a published set cannot hold any.
- * Errors: `invalid-argument` where it is no set at all.
+ * Left out as well: secrets in a set that has public keys (a published set cannot hold any), and keys of one type and use
+ * that share a `kid` (which of them was meant is anyone's guess). Errors: `invalid-argument` where it is no set at all.
  */
 export function parseJwks(source: string | Readonly<Record<string, unknown>>): Jwks {
   if (typeof source === "string" && source.length > MAX_JWKS_BYTES) {
@@ -164,22 +164,32 @@ export function parseJwks(source: string | Readonly<Record<string, unknown>>): J
   if (!isRecord(set) || !Array.isArray(set.keys) || set.keys.length > MAX_KEYS) {
     throw new EveryhopError("invalid-argument", "malformed JWK Set: `keys` is missing, no list or too long");
   }
-  const keys: { index: number; jwk: Jwk }[] = [];
+  const uses = new Map<string, number>();
+  for (const value of set.keys) {
+    uses.set(nameOf(value), (uses.get(nameOf(value)) ?? 0) + 1);
+  }
+  const mixed = set.keys.some((value) => isRecord(value) && value.kty !== "oct");
+  const keys: Jwk[] = [];
   const ignored: { index: number; reason: string }[] = [];
   for (const [index, value] of set.keys.entries()) {
     try {
-      keys.push({ index, jwk: parseJwk(value) });
+      if (isRecord(value) && typeof value.kid === "string" && (uses.get(nameOf(value)) ?? 0) > 1) {
+        throw jwkError("another key has the same `kid`");
+      }
+      if (mixed && isRecord(value) && value.kty === "oct") {
+        throw jwkError("a secret among public keys");
+      }
+      keys.push(parseJwk(value));
     } catch (error) {
       ignored.push({ index, reason: error instanceof Error ? error.message : String(error) });
     }
   }
-  const mixed = keys.some(({ jwk }) => jwk.kty !== "oct");
-  for (const { index, jwk } of keys) {
-    if (mixed && jwk.kty === "oct") {
-      ignored.push({ index, reason: "a secret among public keys" });
-    }
-  }
-  return { keys: keys.filter(({ jwk }) => !(mixed && jwk.kty === "oct")).map(({ jwk }) => jwk), ignored };
+  return { keys, ignored };
+}
+
+/** What must be distinct within a set. SPEC: RFC 7517 §4.5: equivalent keys of different types may share a `kid`. */
+function nameOf(value: unknown): string {
+  return isRecord(value) ? JSON.stringify([value.kid, value.kty, value.use]) : "";
 }
 
 /** The public JWK of a key, with its members in a fixed order. */

@@ -129,7 +129,7 @@ export function verifyJws(token: string, keys: readonly Jwk[], options: VerifyJw
   if (candidates.length === 0) {
     return refuse("unknown-key", "no key fits the header");
   }
-  if (candidates.length > (header.kid === null ? MAX_KEYS_TRIED : 1)) {
+  if (candidates.length > (candidates[0]?.kid === header.kid && header.kid !== null ? 1 : MAX_KEYS_TRIED)) {
     return refuse("ambiguous-key", `${candidates.length} keys fit the header`);
   }
   const key = candidates.find((candidate) => verifyWith(header.alg, candidate.key, signingInput, signature));
@@ -140,10 +140,6 @@ export function verifyJws(token: string, keys: readonly Jwk[], options: VerifyJw
 
 function candidatesFor(header: JwsHeader, keys: readonly Jwk[]): readonly Jwk[] {
   const named = header.kid === null ? keys : keys.filter((key) => key.kid === header.kid);
-  // Two keys of one name are refused even where only one of them fits: which one was meant is anyone's guess.
-  if (header.kid !== null && named.length > 1) {
-    return named;
-  }
   return (named.length > 0 ? named : keys.filter((key) => key.kid === null)).filter((key) => fits(header.alg, key));
 }
 

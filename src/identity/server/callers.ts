@@ -6,7 +6,7 @@ import {
   PermissionDeniedDetailsSchema,
   PermissionDeniedDetails_Reason as Reason,
 } from "../../gen/spire/api/types/status_pb.js";
-import { withDetail } from "../../io/rpc/status.ts";
+import { withDetail } from "../../io/rpc/errors.ts";
 import type { NodeRecord, Store } from "../../io/store/store.ts";
 import { type CallerClass, METHODS } from "./methods.ts";
 import type { Registry } from "./registry.ts";

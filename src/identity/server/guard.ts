@@ -4,8 +4,8 @@ import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2
 import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { Log } from "../../io/log.ts";
+import { rpcStatus } from "../../io/rpc/errors.ts";
 import type { Service } from "../../io/rpc/listen.ts";
-import { rpcStatus } from "../../io/rpc/status.ts";
 import type { NodeRecord } from "../../io/store/store.ts";
 import type { Caller, Callers } from "./callers.ts";
 import { type Limit, METHODS } from "./methods.ts";

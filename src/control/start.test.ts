@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import { renameSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { sidecarId } from "../core/spiffe/id.ts";
+import { DOMAIN, eventually, id, killOf, testAuthority, testControl, testService, testSvid } from "./fixture.ts";
+
+const ALLOW = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: payments, namespace: production}
+spec:
+  selector: {matchLabels: {app: payment-service}}
+  action: ALLOW
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/production/sa/api-gateway]}}]
+`;
+const services = [
+  testService("payment-service"),
+  testService("api-gateway"),
+  testService("printer", { namespace: "back" }),
+];
+
+test("a sidecar gets its slice, and a saved change reaches those it touches within 200 ms", async (t) => {
+  const mesh = await testControl(t, { services, files: { "a.yaml": ALLOW } });
+  const payment = mesh.sidecar("production/payment-service");
+  const printer = mesh.sidecar("back/printer");
+  await Promise.all([payment.until((s) => s.pushes === 1), printer.until((s) => s.pushes === 1)]);
+  assert.equal(payment.snapshot?.policies.length, 1);
+  assert.equal(payment.snapshot?.workload?.spiffeId, "spiffe://example.com/ns/production/sa/payment-service");
+  assert.deepEqual(payment.snapshot?.upstreams.map(({ name }) => name).sort(), ["api-gateway", "printer"]);
+  assert.equal(printer.snapshot?.policies.length, 0);
+
+  mesh.save("b.yaml", ALLOW.replace("payments", "more"));
+  const saved = performance.now();
+  await payment.until((s) => s.pushes === 2);
+  assert.ok(performance.now() - saved < 200, `${performance.now() - saved} ms`);
+  assert.equal(payment.snapshot?.policies.length, 2);
+  await eventually(async () => (await mesh.control.status()).proxies.filter((p) => p.state === "synced").length === 2);
+  const { version, proxies } = await mesh.control.status();
+  assert.equal(version, 2);
+  assert.deepEqual(
+    proxies.map((proxy) => [proxy.service, proxy.version, proxy.state]),
+    [
+      ["payment-service", 2, "synced"],
+      ["api-gateway", 0, "stale"],
+      ["printer", 2, "synced"],
+    ],
+  );
+  assert.equal(printer.pushes, 1, "what does not touch it is not pushed");
+});
+
+test("a kill is confirmed by every sidecar, and undone", async (t) => {
+  const mesh = await testControl(t, { services });
+  const sidecars = ["production/payment-service", "production/api-gateway", "back/printer"].map((node) =>
+    mesh.sidecar(node, { closes: 2 }),
+  );
+  await Promise.all(sidecars.map((sidecar) => sidecar.until((s) => s.pushes === 1)));
+  const killed = await killOf(mesh, "kill", "spiffe://example.com/ns/back/sa/printer");
+  assert.deepEqual([killed.confirmed, killed.total, killed.unconfirmed, killed.connectionsClosed], [3, 3, [], 6]);
+  t.diagnostic(`kill confirmed by 3 sidecars in ${killed.ms} ms`);
+  assert.ok(killed.ms < 500);
+  const again = await killOf(mesh, "kill", "spiffe://example.com/ns/back/sa/printer");
+  assert.equal(again.order, killed.order);
+  assert.deepEqual([again.confirmed, again.connectionsClosed], [3, 6]);
+  const restored = await killOf(mesh, "restore", "spiffe://example.com/ns/back/sa/printer");
+  assert.deepEqual([restored.order, restored.confirmed], [killed.order, 3]);
+  assert.deepEqual(sidecars[0]?.snapshot?.kills, []);
+});
+
+test("only a sidecar's identity, of our own authority, opens the control plane", async (t) => {
+  const mesh = await testControl(t, { services });
+  const strangers = [
+    null,
+    testSvid(mesh.ca, id("spiffe://example.com/ns/back/sa/printer")),
+    testSvid(testAuthority(), sidecarId(DOMAIN)),
+    testSvid(mesh.ca, sidecarId(DOMAIN), { notAfterMs: Date.now() - 1_000 }),
+    testSvid(mesh.ca, id("spiffe://other.org/everyhop/sidecar")),
+  ];
+  for (const svid of strangers) {
+    const stranger = mesh.sidecar("production/payment-service", { svid, reports: false });
+    await stranger.until((s) => s.error !== null);
+    assert.equal(stranger.pushes, 0);
+  }
+});
+
+test("an unknown node is told so, with what it may have meant", async (t) => {
+  const mesh = await testControl(t, { services });
+  const lost = mesh.sidecar("production/payment-servise");
+  await lost.until((s) => s.error !== null);
+  assert.equal(lost.error?.code, 5);
+  assert.match(lost.error?.details ?? "", /no service `production\/payment-servise` is registered/);
+});
+
+test("a rename over the file is heard of", async (t) => {
+  const mesh = await testControl(t, { services, files: { "a.yaml": ALLOW } });
+  const payment = mesh.sidecar("production/payment-service");
+  await payment.until((s) => s.pushes === 1);
+  mesh.save(".a.yaml.swp", ALLOW.replace("api-gateway", "printer"));
+  renameSync(join(mesh.dir, "policies", ".a.yaml.swp"), join(mesh.dir, "policies", "a.yaml"));
+  await payment.until((s) => s.pushes === 2);
+  assert.match(payment.snapshot?.policies[0] ?? "", /printer/);
+});

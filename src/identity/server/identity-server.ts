@@ -1,0 +1,239 @@
+import type { TLSSocket } from "node:tls";
+import { Cell } from "../../core/base/cell.ts";
+import type { Clock } from "../../core/base/clock.ts";
+import type { Bundle } from "../../core/spiffe/bundle.ts";
+import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
+import type { X509Svid } from "../../core/spiffe/svid.ts";
+import { verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
+import { Admin } from "../../gen/everyhop/admin/admin_pb.js";
+import { Node } from "../../gen/everyhop/node/node_pb.js";
+import { Health } from "../../gen/grpc/health/health_pb.js";
+import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
+import { Bundle as BundleApi } from "../../gen/spire/api/server/bundle/v1/bundle_pb.js";
+import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
+import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
+import type { Log } from "../../io/log.ts";
+import { listenTls, listenUnix, type RpcListener, type Service } from "../../io/rpc/listen.ts";
+import type { Store } from "../../io/store/store.ts";
+import { peerChain } from "../../io/tls.ts";
+import type { Authority } from "../authority/authority.ts";
+import { adminService, healthService } from "./admin-service.ts";
+import { agentService } from "./agent-service.ts";
+import type { SeenCertificate } from "./audit.ts";
+import { bundleService } from "./bundle-service.ts";
+import { Bundles } from "./bundles.ts";
+import { type Caller, Callers } from "./callers.ts";
+import { entryService } from "./entry-service.ts";
+import { type GuardedHandlers, type GuardOptions, guard } from "./guard.ts";
+import { Issuer } from "./issuer.ts";
+import type { Limit } from "./methods.ts";
+import { NodeWatch } from "./node-watch.ts";
+import { Nodes } from "./nodes.ts";
+import { RateLimiter } from "./rate-limit.ts";
+import type { Registry } from "./registry.ts";
+import { keepServerSvid } from "./server-svid.ts";
+import { svidService } from "./svid-service.ts";
+
+export interface IdentityServerOptions {
+  readonly trustDomain: TrustDomain;
+  readonly store: Store;
+  readonly registry: Registry;
+  readonly authority: Authority;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface ListenOptions {
+  /** Where agents come; port 0 takes a free one. */
+  readonly listen: readonly { readonly host: string; readonly port: number }[];
+  readonly adminSocket: string;
+  /** The control plane's part of the admin service. */
+  readonly admin: GuardedHandlers<typeof Admin>;
+  /** Certificates that others saw in use: an audit compares them with the journal. */
+  readonly seen: () => Promise<readonly SeenCertificate[]>;
+}
+
+export interface Listening {
+  /** In the order asked for. */
+  readonly addresses: readonly { readonly host: string; readonly port: number }[];
+  close(): Promise<void>;
+}
+
+/** Per peer and second. As SPIRE, but that a handful of agents behind one address may attest at once. */
+const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burst: number }>> = {
+  attest: { perSecond: 1, burst: 20 },
+  x509: { perSecond: 500, burst: 500 },
+  jwt: { perSecond: 500, burst: 500 },
+  status: { perSecond: 10, burst: 10 },
+};
+
+/** How often what expired is taken out. */
+const PRUNE_MS = 60_000;
+
+/** Everything that says who you are, before it listens. */
+export class IdentityServer {
+  /** `spiffe://<trust domain>/spire/server`. */
+  readonly svid: Cell<X509Svid>;
+  readonly bundles: Bundles;
+  /** DER authorities of our own trust domain. */
+  readonly authorities: Cell<readonly Uint8Array[]>;
+  readonly nodes: Nodes;
+  readonly #options: IdentityServerOptions;
+  readonly #services: readonly ((options: GuardOptions) => Service)[];
+  readonly #callers: Callers;
+  readonly #stop: (() => void)[];
+
+  private constructor(options: IdentityServerOptions, bundles: Bundles, own: { svid: Cell<X509Svid>; stop(): void }) {
+    const { store, registry, authority, clock, log } = options;
+    this.#options = options;
+    this.bundles = bundles;
+    this.svid = own.svid;
+    this.authorities = new Cell(bundles.own.value.x509Authorities);
+    const issuer = new Issuer(authority, registry);
+    this.nodes = new Nodes({ store, registry, issuer, clock });
+    this.#callers = new Callers({ registry, store, clock });
+    const watch = new NodeWatch({ store, registry, bundle: bundles.own, clock });
+    this.#services = [
+      (by) => guard(Agent, agentService(registry, this.nodes, log), by),
+      (by) => guard(Entry, entryService(registry), by),
+      (by) => guard(SVID, svidService(registry, issuer), by),
+      (by) => guard(BundleApi, bundleService(bundles), by),
+      (by) => guard(Node, watch.service(), by),
+    ];
+    const unwatch = bundles.own.watch((bundle: Bundle) => this.#publish(bundle));
+    this.#stop = [own.stop, unwatch, this.#pruneEvery(PRUNE_MS)];
+  }
+
+  static async open(options: IdentityServerOptions): Promise<IdentityServer> {
+    const { store, registry, authority, log } = options;
+    const bundles = await Bundles.open(store, registry, authority.bundle);
+    const onError = (error: unknown) => log.error("the server's own certificate could not be renewed", { error });
+    const own = await keepServerSvid({ ...options, onError });
+    return new IdentityServer(options, bundles, own);
+  }
+
+  #publish({ x509Authorities }: Bundle): void {
+    this.authorities.set(x509Authorities);
+  }
+
+  #pruneEvery(periodMs: number): () => void {
+    const { registry, clock, log } = this.#options;
+    let cancel = (): void => {};
+    const schedule = (): void => {
+      cancel = clock.after(periodMs, () => {
+        registry.prune().catch((error: unknown) => log.error("expired records could not be taken out", { error }));
+        schedule();
+      });
+    };
+    schedule();
+    return () => cancel();
+  }
+
+  /** Listens on every address and the admin socket, or on none. Errors: `port-in-use`, `unavailable`. */
+  async listen(options: ListenOptions): Promise<Listening> {
+    const tcp: RpcListener<Caller>[] = [];
+    const closeAll = async (): Promise<void> => {
+      await Promise.all(tcp.map((listener) => listener.close()));
+    };
+    try {
+      for (const address of options.listen) {
+        tcp.push(await this.#listenTls(address));
+      }
+      const local = await this.#listenAdmin(options);
+      const unwatch = this.#disconnectThrownOut(tcp);
+      return {
+        addresses: tcp.map(({ port }, index) => ({ host: options.listen[index]?.host ?? "", port })),
+        close: async () => {
+          unwatch();
+          await local.close();
+          await closeAll();
+        },
+      };
+    } catch (error) {
+      await closeAll();
+      throw error;
+    }
+  }
+
+  /** Stops what works by the clock. */
+  close(): void {
+    for (const stop of this.#stop) {
+      stop();
+    }
+  }
+
+  async #listenTls(address: { readonly host: string; readonly port: number }): Promise<RpcListener<Caller>> {
+    const { log } = this.#options;
+    const guarded = this.#guarded((call) => listener.peerOf(call));
+    const listener: RpcListener<Caller> = await listenTls<Caller>(address, this.svid, {
+      services: this.#services.map((service) => service(guarded)),
+      identify: (socket) => this.#identify(socket),
+      onRefused: (error, remote) =>
+        log.debug("a connection was refused", { remote, error: error instanceof Error ? error.message : error }),
+    });
+    return listener;
+  }
+
+  async #listenAdmin({ adminSocket, admin, seen }: ListenOptions): Promise<RpcListener<Caller>> {
+    const { store, registry } = this.#options;
+    const guarded = this.#guarded(() => ({ kind: "local" }));
+    const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
+      { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
+      ...(await seen()),
+    ];
+    const own = adminService({ store, registry, seen: ownSvid });
+    return listenUnix<Caller>(adminSocket, 0o600, {
+      services: [
+        ...this.#services.map((service) => service(guarded)),
+        guard(Admin, { ...admin, ...own }, guarded),
+        guard(Health, healthService(), guarded),
+      ],
+      identify: () => ({ kind: "local" }),
+    });
+  }
+
+  #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {
+    const { clock, log } = this.#options;
+    const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
+    return {
+      callers: this.#callers,
+      limiters: { attest: limiter("attest"), x509: limiter("x509"), jwt: limiter("jwt"), status: limiter("status") },
+      log,
+      callerOf,
+    };
+  }
+
+  /** INVARIANT: what the peer proved by the chain it sent, and nothing else, says who it is. */
+  #identify(socket: TLSSocket): Caller {
+    const address = socket.remoteAddress ?? "";
+    const chain = peerChain(socket);
+    if (chain.length === 0) {
+      return { kind: "remote", address, svid: null, fault: null };
+    }
+    const { trustDomain, clock } = this.#options;
+    const bundleOf = (domain: TrustDomain) => (domain === trustDomain ? this.bundles.own.value : undefined);
+    const verified = verifyX509Svid(chain, bundleOf, clock.now());
+    return verified.ok
+      ? { kind: "remote", address, svid: verified, fault: null }
+      : { kind: "remote", address, svid: null, fault: verified };
+  }
+
+  /** An identity that was thrown out or cut off keeps no connection. */
+  #disconnectThrownOut(listeners: readonly RpcListener<Caller>[]): () => void {
+    const disconnect = (id: SpiffeId): void => {
+      // Not at once: a stream that says why it ends is flushed first.
+      setImmediate(() => {
+        for (const listener of listeners) {
+          listener.disconnect((caller) => caller.kind === "remote" && caller.svid?.id === id);
+        }
+      });
+    };
+    return this.#options.store.watch((change) => {
+      if (change.kind === "node" && (change.node === null || change.node.banned)) {
+        disconnect(change.id);
+      } else if (change.kind === "kill" && change.kill !== null) {
+        disconnect(change.id);
+      }
+    });
+  }
+}

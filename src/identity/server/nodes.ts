@@ -1,0 +1,164 @@
+import { randomUUID } from "node:crypto";
+import type { Clock } from "../../core/base/clock.ts";
+import { EveryhopError } from "../../core/base/errors.ts";
+import { makeSelector, type Selector } from "../../core/entries/selector.ts";
+import { makeSpiffeId, pathOf, type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
+import { verifyCsr } from "../../core/x509/csr.ts";
+import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
+import type { NodeRecord, Store } from "../../io/store/store.ts";
+import { provenByJoinToken, readJoinToken } from "../attest/node/join-token/verify.ts";
+import type { ProvenNode } from "../attest/node/proof.ts";
+import type { IssuedX509Svid } from "../authority/x509-authority.ts";
+import { agentDenied } from "./callers.ts";
+import type { Issuer } from "./issuer.ts";
+import type { Registry } from "./registry.ts";
+
+export interface NodesOptions {
+  readonly store: Store;
+  readonly registry: Registry;
+  readonly issuer: Issuer;
+  readonly clock: Clock;
+}
+
+export interface JoinToken {
+  readonly value: string;
+  readonly expiresAtMs: number;
+}
+
+const DEFAULT_TOKEN_TTL_MS = 600_000;
+const MAX_TOKEN_TTL_MS = 30 * 86_400_000;
+
+/** Agents: how they come in, renew, and are thrown out. */
+export class Nodes {
+  readonly #options: NodesOptions;
+
+  constructor(options: NodesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Makes a join token, good for one agent. With `agentId` that agent also stands for this ID: an entry says so.
+   * Errors: `invalid-argument`, `already-exists` for a `value` that is there.
+   */
+  async createJoinToken(options: {
+    readonly ttlMs?: number;
+    readonly value?: string;
+    readonly agentId?: SpiffeId;
+  }): Promise<JoinToken> {
+    const { store, registry, clock } = this.#options;
+    const { ttlMs = DEFAULT_TOKEN_TTL_MS, value = randomUUID(), agentId } = options;
+    if (!(ttlMs > 0 && ttlMs <= MAX_TOKEN_TTL_MS)) {
+      throw new EveryhopError("invalid-argument", "ttl is required, you must provide one of at most 30 days");
+    }
+    const { path } = provenByJoinToken(readJoinToken(Buffer.from(value)));
+    const parentId = makeSpiffeId(registry.trustDomain, path);
+    const expiresAtMs = Math.floor((clock.now() + ttlMs) / 1_000) * 1_000;
+    await store.joinTokens.create(value, expiresAtMs);
+    if (agentId !== undefined) {
+      try {
+        const selectors = [makeSelector("spiffe_id", parentId)];
+        await registry.createEntry({ spiffeId: agentId, parentId, selectors });
+      } catch (error) {
+        await store.joinTokens.take(value);
+        throw error;
+      }
+    }
+    return { value, expiresAtMs };
+  }
+
+  /**
+   * Proves a node, and gives it its first SVID. INVARIANT: a join token is gone before anything is signed for it.
+   * Errors: `invalid-argument`, `failed-precondition` for an unknown attestation, `permission-denied` for a banned agent.
+   */
+  async attest(
+    type: string,
+    payload: Uint8Array,
+    csr: Uint8Array,
+  ): Promise<{ svid: IssuedX509Svid; node: NodeRecord }> {
+    // Before the token is taken: a mistake in the request should not cost the operator another one.
+    verifyCsr(csr);
+    const proven = await this.#prove(type, payload);
+    const id = makeSpiffeId(this.#options.registry.trustDomain, proven.path);
+    if (this.#options.registry.node(id)?.banned === true) {
+      throw agentDenied(Reason.AGENT_BANNED, "failed to attest: agent is banned");
+    }
+    const svid = await this.#options.issuer.agentX509(proven.path, csr);
+    const node: NodeRecord = {
+      id,
+      attestationType: type,
+      serial: svid.serial,
+      expiresAt: svid.notAfterMs,
+      next: null,
+      banned: false,
+      canReattest: proven.reattestable,
+      selectors: selectorsOf(id, proven.selectors),
+    };
+    await this.#options.store.nodes.attested(node);
+    return { svid, node };
+  }
+
+  async #prove(type: string, payload: Uint8Array): Promise<ProvenNode> {
+    if (type !== "join_token") {
+      throw new EveryhopError("failed-precondition", `could not find node attestor type \`${type.slice(0, 64)}\``);
+    }
+    const token = readJoinToken(payload);
+    const taken = await this.#options.store.joinTokens.take(token);
+    if (taken === null) {
+      throw new EveryhopError(
+        "invalid-argument",
+        "failed to attest: join token does not exist or has already been used",
+        { hint: "make another one with `everyhop token generate`" },
+      );
+    }
+    if (taken.expiresAt <= this.#options.clock.now()) {
+      throw new EveryhopError("invalid-argument", "failed to attest: join token expired", {
+        hint: "make another one with `everyhop token generate`",
+      });
+    }
+    return provenByJoinToken(token);
+  }
+
+  /** A new SVID for an attested agent. The one it has stays good until this one is used. */
+  async renew({ id, canReattest }: NodeRecord, csr: Uint8Array): Promise<IssuedX509Svid> {
+    if (canReattest) {
+      throw agentDenied(Reason.AGENT_MUST_REATTEST, "agent must reattest instead of renew");
+    }
+    const svid = await this.#options.issuer.agentX509(pathOf(id), csr);
+    const next = { serial: svid.serial, expiresAt: svid.notAfterMs };
+    const node = await this.#options.store.nodes.update(id, (node) => (node.banned ? node : { ...node, next }));
+    // RACE: thrown out while the journal was written: what was signed is not handed out.
+    if (node === null || node.banned) {
+      throw node === null
+        ? agentDenied(Reason.AGENT_NOT_ATTESTED, "agent is not attested")
+        : agentDenied(Reason.AGENT_BANNED, "agent is banned");
+    }
+    return svid;
+  }
+
+  /** Throws an agent out and keeps it out until it is evicted. Errors: `not-found`. */
+  async ban(id: SpiffeId): Promise<void> {
+    this.#checkAgentId(id);
+    const gone = { serial: "", next: null, banned: true } as const;
+    if ((await this.#options.store.nodes.update(id, (node) => ({ ...node, ...gone }))) === null) {
+      throw new EveryhopError("not-found", "agent not found");
+    }
+  }
+
+  /** Forgets an agent; it may come back by another attestation. Errors: `not-found`. */
+  async evict(id: SpiffeId): Promise<void> {
+    this.#checkAgentId(id);
+    if (!(await this.#options.store.nodes.delete(id))) {
+      throw new EveryhopError("not-found", "agent not found");
+    }
+  }
+
+  #checkAgentId(id: SpiffeId): void {
+    if (trustDomainOf(id) !== this.#options.registry.trustDomain || !pathOf(id).startsWith("/spire/agent/")) {
+      throw new EveryhopError("invalid-argument", `\`${id}\` is no agent of this trust domain`);
+    }
+  }
+}
+
+function selectorsOf(id: SpiffeId, found: readonly string[]): readonly Selector[] {
+  return [...new Set([...found, `spiffe_id:${id}`])].sort() as Selector[];
+}
