@@ -42,14 +42,24 @@ export function serviceVariables(
   return { ...variables, ...service.env };
 }
 
-/** The whole environment, on top of `inherited` (of which little is left under `--isolate`). */
-export function serviceEnvironment(plan: Plan, service: ServicePlan, inherited: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+/**
+ * The variables of a service, which go on top of `inherited` - or, under `--isolate`, stand alone: of `inherited` there is
+ * only what is nobody's secret.
+ */
+export function serviceEnvironment(
+  plan: Plan,
+  service: ServicePlan,
+  inherited: NodeJS.ProcessEnv,
+): Record<string, string> {
   const variables = { PATH: searchPath(inherited), ...serviceVariables(plan, service) };
   if (service.place === null) {
-    return { ...inherited, ...variables };
+    return variables;
   }
-  const kept = Object.fromEntries(HARMLESS.flatMap((name) => (inherited[name] ? [[name, inherited[name]]] : [])));
-  return { ...kept, HOME: service.dir, ...variables };
+  const kept = HARMLESS.flatMap((name): [string, string][] => {
+    const value = inherited[name];
+    return value === undefined ? [] : [[name, value]];
+  });
+  return { ...Object.fromEntries(kept), HOME: service.dir, ...variables };
 }
 
 /** `host:port` (`[v6]:port`) in its two parts. */

@@ -11,6 +11,8 @@ export interface Host {
   setUp(plan: Plan, journal: RunJournal): Promise<void>;
   /** Rights of the folders with the agent's sockets, and of those with sidecars' configurations. */
   readonly sharedMode: number;
+  /** Where commands run: the mesh's folder. */
+  cwd(plan: Plan): string;
   /** What goes before a service's command; keeps the pid. */
   wrapService(plan: Plan, service: ServicePlan): readonly string[];
   wrapSidecar(plan: Plan, service: ServicePlan): readonly string[];
@@ -24,6 +26,7 @@ export function loopbackHost(): Host {
     plan: planLoopback,
     setUp: async () => {},
     sharedMode: 0o700,
+    cwd: ({ mesh }) => mesh.dir,
     wrapService: () => wrap,
     wrapSidecar: () => [],
   };

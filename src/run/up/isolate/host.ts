@@ -36,6 +36,7 @@ export async function isolatedHost(): Promise<Host> {
       }
     },
     sharedMode: 0o755,
+    cwd: ({ mesh }) => realpathSync(mesh.dir),
     wrapService: (plan, service) => wrap(plan, service, "service"),
     wrapSidecar: (plan, service) => wrap(plan, service, "sidecar"),
   };
