@@ -119,7 +119,9 @@ export function loadProxyConfig(file: string): ProxyConfig {
   const at = (path: string) => resolve(dirname(file), path);
   return {
     ...value,
-    control: value.control.host.includes(":") ? `[${value.control.host}]:${value.control.port}` : `${value.control.host}:${value.control.port}`,
+    control: value.control.host.includes(":")
+      ? `[${value.control.host}]:${value.control.port}`
+      : `${value.control.host}:${value.control.port}`,
     workload: { spiffeId: workload.spiffeId, pid, pidFile: pidFile === undefined ? null : at(pidFile) },
     outbound,
     capture,
