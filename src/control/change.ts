@@ -4,6 +4,7 @@
  */
 import type { Issue } from "../core/base/errors.ts";
 import type { Resource } from "../core/policy/resources.ts";
+import { meshFindings } from "./findings.ts";
 import { type Mesh, type ReadPolicies, readPolicies } from "./policies.ts";
 
 /** Texts that were found valid together, and what they say. */
@@ -68,7 +69,11 @@ function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh
 }
 
 function inspect(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh): ReadPolicies {
-  return sameFiles(files, last.files) ? { policies: last.policies, issues: last.findings } : readPolicies(files, mesh);
+  if (sameFiles(files, last.files)) {
+    return { policies: last.policies, issues: last.findings };
+  }
+  const { policies, issues } = readPolicies(files, mesh);
+  return { policies, issues: [...issues, ...meshFindings(policies, mesh)] };
 }
 
 /** Puts the files with errors back to their last good text, or out where there is none. False: none can be. */
