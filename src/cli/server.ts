@@ -43,10 +43,11 @@ async function run(options: Options): Promise<void> {
   }
   const config = readServerConfig(options.config);
   const log = makeLog("server", { level: config.logLevel });
+  // Before it starts: a signal that comes meanwhile ends it too, once what was begun can be ended whole.
+  const stopped = untilStopped({ stdin: options.exitWithStdin === true });
   const server = await startServer(config, { log });
   printJson(server.ready);
-  const why = await untilStopped({ stdin: options.exitWithStdin === true });
-  log.info("the server ends", { why });
+  log.info("the server ends", { why: await stopped });
   await server.close();
 }
 
