@@ -19,8 +19,10 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
 const SYS_PIDFD_OPEN = 434;
+const ENOPROTOOPT = 92;
 const POLLIN = 1;
 const POLLFD_BYTES = 8;
+const CREDENTIALS_BYTES = 12;
 
 interface Libc {
   getsockopt(fd: number, level: number, name: number, value: Buffer, length: number[]): number;
@@ -51,12 +53,18 @@ function socketOption(socket: Socket, name: number, size: number): Buffer | null
     throw new EveryhopError("unauthenticated", "the connection is gone");
   }
   const value = Buffer.alloc(size);
-  return libc().getsockopt(fd, SOL_SOCKET, name, value, [size]) === 0 ? value : null;
+  if (libc().getsockopt(fd, SOL_SOCKET, name, value, [size]) === 0) {
+    return value;
+  }
+  if (koffi.errno() === ENOPROTOOPT) {
+    return null;
+  }
+  throw new EveryhopError("unauthenticated", "the kernel does not say which process the peer is: it may be gone");
 }
 
 /** The credentials of a unix socket's peer. Errors: `unauthenticated` where the kernel names no process we can see. */
 export function peerCredentials(socket: Socket): PeerCredentials {
-  const value = socketOption(socket, SO_PEERCRED, 12);
+  const value = socketOption(socket, SO_PEERCRED, CREDENTIALS_BYTES);
   const pid = value?.readInt32LE(0) ?? 0;
   if (value === null || pid <= 0) {
     throw new EveryhopError("unauthenticated", "the kernel does not say which process the peer is", {
@@ -68,7 +76,7 @@ export function peerCredentials(socket: Socket): PeerCredentials {
 
 /**
  * A file descriptor that stands for the peer's process and never for another one; to be closed with `closePidfd`. Null where
- * the kernel cannot (SO_PEERPIDFD: Linux 6.5), or the process is gone.
+ * the kernel cannot (SO_PEERPIDFD: Linux 6.5). Errors: `unauthenticated` where the process is gone.
  */
 export function peerPidfd(socket: Socket): number | null {
   return socketOption(socket, SO_PEERPIDFD, 4)?.readInt32LE(0) ?? null;

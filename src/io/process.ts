@@ -2,7 +2,7 @@
  * What /proc says of a process (Linux). Each function reads at its own moment: who puts several answers together has to
  * check that they are of one process (`startTime`, or a pidfd that still lives). Source: proc(5).
  */
-import type { BigIntStats } from "node:fs";
+import { type BigIntStats, readFileSync, statSync } from "node:fs";
 import { open, readFile, readlink, stat } from "node:fs/promises";
 
 export interface ProcessStat {
@@ -41,7 +41,10 @@ const MAX_COMMAND_LINE = 64 * 1024;
 
 /** Null where there is no such process. */
 export async function processStat(pid: number): Promise<ProcessStat | null> {
-  const text = await readText(`/proc/${pid}/stat`);
+  return parseStat(await readText(`/proc/${pid}/stat`));
+}
+
+function parseStat(text: string | null): ProcessStat | null {
   // The name in parentheses is the process's own choice, and may hold spaces and parentheses.
   const fields = text?.slice(text.lastIndexOf(")") + 2).split(" ");
   const [state, parentPid] = fields ?? [];
@@ -140,4 +143,36 @@ export async function networkNamespace(pid: number): Promise<string | null> {
 
 async function readText(path: string): Promise<string | null> {
   return readFile(path, "utf8").catch(() => null);
+}
+
+/**
+ * Names what a process runs at this moment: another one after exec(2), and for another process under the same pid. Read at
+ * once, for the moment a connection is accepted. Null where there is no such process.
+ */
+export function processImage(pid: number): string | null {
+  const stat = parseStat(readStat(pid));
+  return stat === null ? null : imageName(stat.startTime, executableFile(pid));
+}
+
+/** Null where we may not know: then its start is all there is to tell the process by. */
+function executableFile(pid: number): Pick<FileIdentity, "device" | "inode"> | null {
+  try {
+    const { dev, ino } = statSync(`/proc/${pid}/exe`, { bigint: true });
+    return { device: dev, inode: ino };
+  } catch {
+    return null;
+  }
+}
+
+function readStat(pid: number): string | null {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch {
+    return null;
+  }
+}
+
+/** The same name from what was read already. */
+export function imageName(startTime: string, file: Pick<FileIdentity, "device" | "inode"> | null): string {
+  return file === null ? startTime : `${startTime}:${file.device}:${file.inode}`;
 }

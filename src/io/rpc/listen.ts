@@ -2,13 +2,13 @@
 import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Server as NetServer, type Socket } from "node:net";
 import { dirname } from "node:path";
-import { createServer as createTlsServer, type TLSSocket } from "node:tls";
+import { createServer as createTlsServer, TLSSocket } from "node:tls";
 import type { DescService } from "@bufbuild/protobuf";
-import { Server, ServerCredentials, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { Server, ServerCredentials, type ServerOptions, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import type { Cell } from "../../core/base/cell.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
-import { contextOptions } from "../tls.ts";
+import { contextOptions, secureContext } from "../tls.ts";
 import { serviceDefinition } from "./adapter.ts";
 
 export interface Service {
@@ -35,6 +35,8 @@ export interface ListenOptions<P, S extends Socket> {
   readonly onRefused?: (error: unknown, remoteAddress: string) => void;
   /** Connections at once; more are closed at accept. */
   readonly maxConnections?: number;
+  /** Limits of gRPC itself: message sizes, streams at once on one connection. */
+  readonly grpc?: ServerOptions;
 }
 
 const DEFAULT_MAX_CONNECTIONS = 10_000;
@@ -75,6 +77,78 @@ export async function listenTls<P>(
   server.on("close", unwatch);
   const port = await listen(server, address, `${address.host}:${address.port}`);
   return connections.listener(server, `${address.host}:${port}`, port);
+}
+
+/**
+ * Listens with TLS 1.3 on a unix socket. `identify` gets both layers: the certificate, and the socket of which the kernel
+ * knows the process; `admit` sees the latter as soon as it is there, before the peer says a word.
+ */
+export async function listenUnixTls<P, A>(
+  path: string,
+  mode: number,
+  svid: Cell<X509Svid>,
+  options: Omit<ListenOptions<P, TLSSocket>, "identify"> & {
+    readonly admit: (socket: Socket) => A;
+    readonly identify: (socket: TLSSocket, admitted: A) => P;
+  },
+): Promise<RpcListener<P>> {
+  mkdirSync(dirname(path), { recursive: true });
+  await removeStaleSocket(path);
+  const admitted = new WeakMap<TLSSocket, A>();
+  const connections = new Connections<P, TLSSocket>({
+    ...options,
+    identify: (socket) => options.identify(socket, admitted.get(socket) as A),
+  });
+  let context = secureContext(svid.value);
+  const unwatch = svid.watch((next) => {
+    context = secureContext(next);
+  });
+  const handshakes = new Set<Socket>();
+  const server = createServer((raw) => {
+    raw.on("error", () => raw.destroy());
+    if (handshakes.size >= (options.maxConnections ?? DEFAULT_MAX_CONNECTIONS)) {
+      raw.destroy();
+      return;
+    }
+    try {
+      const first = options.admit(raw);
+      const socket = new TLSSocket(raw, {
+        isServer: true,
+        secureContext: context,
+        requestCert: true,
+        rejectUnauthorized: false,
+        ALPNProtocols: ["h2"],
+      });
+      admitted.set(socket, first);
+      handshakes.add(raw);
+      const timer = setTimeout(() => raw.destroy(), HANDSHAKE_TIMEOUT_MS);
+      raw.once("close", () => {
+        clearTimeout(timer);
+        handshakes.delete(raw);
+      });
+      socket.on("error", (error) => {
+        raw.destroy();
+        options.onRefused?.(error, "");
+      });
+      socket.once("secure", () => {
+        clearTimeout(timer);
+        handshakes.delete(raw);
+        connections.accept(socket);
+      });
+    } catch (error) {
+      raw.destroy();
+      options.onRefused?.(error, "");
+    }
+  });
+  server.on("close", () => {
+    unwatch();
+    for (const raw of handshakes) {
+      raw.destroy();
+    }
+  });
+  await listen(server, { path }, path);
+  chmodSync(path, mode);
+  return connections.listener(server, `unix://${path}`, 0);
 }
 
 async function removeStaleSocket(path: string): Promise<void> {
@@ -131,13 +205,15 @@ function listen(
 /** The open connections of one listener, each injected into a grpc-js server under a name of ours. */
 class Connections<P, S extends Socket> {
   readonly #options: ListenOptions<P, S>;
-  readonly #grpc = new Server();
-  readonly #injector = this.#grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  readonly #grpc: Server;
+  readonly #injector: ReturnType<Server["createConnectionInjector"]>;
   readonly #open = new Map<string, { peer: P; socket: S }>();
   #next = 0;
 
   constructor(options: ListenOptions<P, S>) {
     this.#options = options;
+    this.#grpc = new Server(options.grpc);
+    this.#injector = this.#grpc.createConnectionInjector(ServerCredentials.createInsecure());
     for (const { service, handlers } of options.services) {
       this.#grpc.addService(serviceDefinition(service), handlers as UntypedServiceImplementation);
     }

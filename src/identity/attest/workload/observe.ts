@@ -3,6 +3,7 @@ import { EveryhopError } from "../../../core/base/errors.ts";
 import { exitedPidfds, type PeerCredentials } from "../../../io/peer.ts";
 import {
   type Executable,
+  imageName,
   type ProcessStatus,
   processExecutable,
   processStat,
@@ -15,8 +16,8 @@ export interface ProcessReference {
   readonly pid: number;
   /** Held open while the reference is used: as long as it has not exited, the pid is of no other process. */
   readonly pidfd: number | null;
-  /** Of the socket it called from; null where it was only named. */
-  readonly credentials: PeerCredentials | null;
+  /** Of the socket it called from, with what it ran when we accepted (`processImage`); null where it was only named. */
+  readonly caller: (PeerCredentials & { readonly image: string }) | null;
 }
 
 /** One process at one moment. */
@@ -36,13 +37,16 @@ export interface ParentObservation {
 
 /** Looks at the process. Errors: `not-found` where it is gone, `permission-denied` where it is not the one that called. */
 export async function observe(reference: ProcessReference): Promise<Observation> {
-  const { pid, credentials } = reference;
+  const { pid, caller } = reference;
   const [stat, status, executable] = await Promise.all([processStat(pid), processStatus(pid), processExecutable(pid)]);
   if (stat === null || status === null || stat.state === "Z" || stat.state === "X") {
     throw new EveryhopError("not-found", `process ${pid} is gone`);
   }
-  if (credentials !== null && (status.uid !== credentials.uid || status.gid !== credentials.gid)) {
+  if (caller !== null && (status.uid !== caller.uid || status.gid !== caller.gid)) {
     throw new EveryhopError("permission-denied", `process ${pid} changed its user or group since it connected`);
+  }
+  if (caller !== null && imageName(stat.startTime, executable?.file ?? null) !== caller.image) {
+    throw new EveryhopError("permission-denied", `process ${pid} became another program since it connected`);
   }
   return { pid, startTime: stat.startTime, ...status, executable, parent: await observeParent(stat.parentPid) };
 }

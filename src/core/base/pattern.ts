@@ -1,0 +1,85 @@
+/**
+ * Istio's string forms: `*` presence, `abc*` prefix, `*abc` suffix, else exact. A star counts only as the whole value,
+ * as the first byte, or (where the first byte is none) as the last; `*x*` is the suffix `x*`, `a*b` is exact.
+ * SOURCE: istio pilot/pkg/security/authz/matcher/string.go.
+ */
+export type Pattern =
+  | { readonly kind: "presence" }
+  | { readonly kind: "prefix"; readonly text: string }
+  | { readonly kind: "suffix"; readonly text: string }
+  | { readonly kind: "exact"; readonly text: string };
+
+export function parsePattern(value: string): Pattern {
+  if (value === "*") {
+    return { kind: "presence" };
+  }
+  if (value.startsWith("*")) {
+    return { kind: "suffix", text: value.slice(1) };
+  }
+  return value.endsWith("*") ? { kind: "prefix", text: value.slice(0, -1) } : { kind: "exact", text: value };
+}
+
+/** Presence wants at least one byte, none of them a line feed (it is the regular expression `.+` in Envoy). */
+export function matchesPattern(pattern: Pattern, value: string): boolean {
+  switch (pattern.kind) {
+    case "exact":
+      return value === pattern.text;
+    case "prefix":
+      return value.startsWith(pattern.text);
+    case "suffix":
+      return value.endsWith(pattern.text);
+    case "presence":
+      return value !== "" && !value.includes("\n");
+  }
+}
+
+/** A list of patterns of which one must match. Exact values are looked up, however many there are. */
+export class PatternSet {
+  readonly #exact = new Set<string>();
+  readonly #others: Pattern[] = [];
+
+  constructor(values: readonly string[]) {
+    for (const value of values) {
+      const pattern = parsePattern(value);
+      if (pattern.kind === "exact") {
+        this.#exact.add(pattern.text);
+      } else {
+        this.#others.push(pattern);
+      }
+    }
+  }
+
+  /** HOT: no allocation. */
+  matches(value: string): boolean {
+    if (this.#exact.size > 0 && this.#exact.has(value)) {
+      return true;
+    }
+    for (let index = 0; index < this.#others.length; index++) {
+      if (matchesPattern(this.#others[index]!, value)) {
+        return true;
+      }
+    }
+    return false;
+  }
+}
+
+/** ASCII letters in lower case, all else as it is. HOT: returns `text` itself where there is nothing to change. */
+export function asciiLower(text: string): string {
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code >= 0x41 && code <= 0x5a) {
+      return text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+    }
+  }
+  return text;
+}
+
+/** Text as HTTP carries it: UTF-8, one character per byte. */
+export function toWire(text: string): string {
+  for (let at = 0; at < text.length; at++) {
+    if (text.charCodeAt(at) > 0x7f) {
+      return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
+    }
+  }
+  return text;
+}

@@ -1,0 +1,101 @@
+/** Compiles the resources that select a workload into what `evaluate.ts` decides from. Done once per change. */
+import type { MeshConfig } from "./mesh-config.ts";
+import { composeMtls, type MtlsModes } from "./mtls.ts";
+import type { AuthorizationPolicy, RequestAuthentication, Resource } from "./resources.ts";
+import { type CompiledRule, compileRule, type Layer } from "./rules.ts";
+import { selectResources, type WorkloadScope } from "./select.ts";
+import { VerdictTable } from "./verdict-table.ts";
+
+export interface MeshScope {
+  readonly trustDomain: string;
+  readonly meshConfig: MeshConfig;
+}
+
+/** The policies of one workload, ready to decide. */
+export interface CompiledPolicy {
+  readonly workload: WorkloadScope;
+  readonly mesh: MeshScope;
+  /** The AuthorizationPolicies in force, oldest first. */
+  readonly policies: readonly AuthorizationPolicy[];
+  readonly requestAuthentications: readonly RequestAuthentication[];
+  readonly mtls: MtlsModes;
+  readonly http: RuleSets;
+  readonly tcp: RuleSets;
+}
+
+/** The rules of one layer by what they do, each list in the order they are tried. */
+export interface RuleSets {
+  readonly custom: readonly CompiledRule[];
+  readonly deny: readonly CompiledRule[];
+  readonly allow: readonly CompiledRule[];
+  readonly audit: readonly CompiledRule[];
+  readonly dryDeny: readonly CompiledRule[];
+  readonly dryAllow: readonly CompiledRule[];
+  /** An ALLOW policy is in force, with or without rules: what matches none is denied. */
+  readonly denyByDefault: boolean;
+  readonly dryDenyByDefault: boolean;
+  readonly hasDryRun: boolean;
+  readonly verdicts: VerdictTable;
+}
+
+/** `resources` may be all of the mesh's or the workload's slice. */
+export function compile(resources: readonly Resource[], workload: WorkloadScope, mesh: MeshScope): CompiledPolicy {
+  const selected = selectResources(resources, workload, mesh.meshConfig);
+  const policies = selected.filter((resource) => resource.kind === "AuthorizationPolicy");
+  const domains = [mesh.trustDomain, ...mesh.meshConfig.trustDomainAliases];
+  let http: RuleSets | null = null;
+  let tcp: RuleSets | null = null;
+  return {
+    workload,
+    mesh,
+    policies,
+    requestAuthentications: selected.filter((resource) => resource.kind === "RequestAuthentication"),
+    mtls: composeMtls(selected, mesh.meshConfig.rootNamespace),
+    // A port speaks one of the two: only what is asked for is compiled.
+    get http() {
+      http ??= compileRules(policies, "http", domains, mesh.meshConfig);
+      return http;
+    },
+    get tcp() {
+      tcp ??= compileRules(policies, "tcp", domains, mesh.meshConfig);
+      return tcp;
+    },
+  };
+}
+
+function compileRules(
+  policies: readonly AuthorizationPolicy[],
+  layer: Layer,
+  domains: readonly string[],
+  meshConfig: MeshConfig,
+): RuleSets {
+  const rulesOf = (chosen: readonly AuthorizationPolicy[]): readonly CompiledRule[] =>
+    chosen
+      .flatMap((policy) => policy.rules.map((_, index) => compileRule(policy, index, layer, domains)))
+      .filter((rule) => rule !== null)
+      .sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  const of = (action: AuthorizationPolicy["action"], dryRun: boolean) =>
+    policies.filter((policy) => policy.action === action && policy.dryRun === dryRun);
+  const custom = of("CUSTOM", false).filter((policy) => layer === "http" || asksOnTcp(policy, meshConfig));
+  const sets = {
+    custom: rulesOf(custom),
+    deny: rulesOf(of("DENY", false)),
+    allow: rulesOf(of("ALLOW", false)),
+    audit: rulesOf(of("AUDIT", false)),
+    dryDeny: rulesOf(of("DENY", true)),
+    dryAllow: rulesOf(of("ALLOW", true)),
+  };
+  return {
+    ...sets,
+    denyByDefault: of("ALLOW", false).length > 0,
+    dryDenyByDefault: of("ALLOW", true).length > 0,
+    hasDryRun: policies.some((policy) => policy.dryRun),
+    verdicts: new VerdictTable(sets, layer),
+  };
+}
+
+/** On TCP only a gRPC provider is asked, and an unknown one denies. SOURCE: istio authz/builder buildTCP. */
+function asksOnTcp(policy: AuthorizationPolicy, meshConfig: MeshConfig): boolean {
+  const provider = meshConfig.extensionProviders.find(({ name }) => name === policy.provider);
+  return provider === undefined || provider.kind === "grpc";
+}

@@ -1,0 +1,250 @@
+/**
+ * One test per compared field: a list of values of an attribute, as in `paths`, `notPrincipals` or a condition's
+ * `values`. SOURCE: istio pilot/pkg/security/authz/model/generator.go.
+ */
+import { type Cidr, contains, type IpAddress, parseCidr } from "../base/cidr.ts";
+import { asciiLower, PatternSet, parsePattern, toWire } from "../base/pattern.ts";
+import { matchesClaim, matchesRequestPrincipal, parseRequestPrincipal } from "./claims.ts";
+import type { ConditionAttribute } from "./condition-key.ts";
+import type { HttpFacts, Peer } from "./facts.ts";
+import { namespaceMatcher, serviceAccountMatcher, trustDomainMatcher } from "./identity.ts";
+import { isTemplate, PathTemplate } from "./path-template.ts";
+import { expandPrincipals, expandTrustDomains } from "./trust-domain.ts";
+
+/** HOT: called per decision; must not allocate. `request` is null on TCP. */
+export type Test = (peer: Peer, request: HttpView | null) => boolean;
+
+/** A request with what every path and host comparison needs, worked out once per decision. */
+export interface HttpView {
+  facts: HttpFacts;
+  /** Without its query. */
+  path: string | null;
+  /** Lower case. */
+  host: string | null;
+  remote: IpAddress | null;
+}
+
+export interface TestContext {
+  readonly policyNamespace: string;
+  /** The mesh's own trust domain, then its aliases. */
+  readonly trustDomains: readonly string[];
+}
+
+/** An attribute of a connection or request that a rule can ask for. */
+export type Attribute = ConditionAttribute | { readonly kind: "hosts" | "methods" | "paths" };
+
+/** Whether the attribute exists on HTTP only; on TCP, what asks for it is dropped. */
+export function isHttpOnly(attribute: Attribute): boolean {
+  switch (attribute.kind) {
+    case "hosts":
+    case "methods":
+    case "paths":
+    case "header":
+    case "claim":
+    case "request.auth.principal":
+    case "request.auth.audiences":
+    case "request.auth.presenter":
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** The test that one of `values` is met; null where Istio's compiler drops it (a key that only looks like a header's). */
+export function compileTest(attribute: Attribute, values: readonly string[], context: TestContext): Test | null {
+  switch (attribute.kind) {
+    case "source.principal":
+      return onPrincipal(patternMatcher(expandPrincipals(values, context.trustDomains)));
+    case "source.namespace":
+      return onPrincipal(anyOf(values.map(namespaceMatcher)));
+    case "source.serviceAccount":
+      return onPrincipal(anyOf(values.map((value) => serviceAccountMatcher(value, context.policyNamespace))));
+    case "source.trustDomain":
+      return onPrincipal(anyOf(expandTrustDomains(values, context.trustDomains).map(trustDomainMatcher)));
+    case "source.ip":
+      return onAddress(values, (peer) => peer.source);
+    case "remote.ip":
+      return onAddress(values, (peer, request) => (request === null ? peer.remote : request.remote));
+    case "destination.ip":
+      return onAddress(values, (peer) => peer.destination);
+    case "destination.port": {
+      const ports = new Set(values.map(Number));
+      return (peer) => ports.has(peer.port);
+    }
+    case "connection.sni": {
+      const names = new PatternSet(values);
+      return (peer) => peer.sni !== null && names.matches(peer.sni);
+    }
+    case "hosts":
+      return hostTest(values);
+    case "methods": {
+      const methods = headerPatterns(values);
+      return (_, request) => request !== null && request.facts.method !== null && methods(request.facts.method);
+    }
+    case "paths":
+      return pathTest(values);
+    case "header":
+      return attribute.name === null ? null : headerTest(attribute.name, values);
+    case "claim":
+      return attribute.path === null ? null : claimTest(attribute.path, values);
+    case "request.auth.audiences":
+      return claimTest(["aud"], values);
+    case "request.auth.presenter":
+      return claimTest(["azp"], values);
+    case "request.auth.principal": {
+      const principals = values.map(parseRequestPrincipal);
+      return (_, request) => {
+        const claims = request?.facts.auth ?? null;
+        return claims !== null && principals.some((principal) => matchesRequestPrincipal(claims, principal));
+      };
+    }
+    case "metadata":
+      return () => false;
+  }
+}
+
+type Matcher = (value: string) => boolean;
+
+function patternMatcher(values: readonly string[]): Matcher {
+  const patterns = new PatternSet(values);
+  return (value) => patterns.matches(value);
+}
+
+function anyOf(matchers: readonly Matcher[]): Matcher {
+  const [only] = matchers;
+  if (matchers.length === 1 && only !== undefined) {
+    return only;
+  }
+  return (value) => {
+    for (let index = 0; index < matchers.length; index++) {
+      if (matchers[index]!(value)) {
+        return true;
+      }
+    }
+    return false;
+  };
+}
+
+function onPrincipal(matcher: Matcher): Test {
+  return (peer) => peer.principal !== null && matcher(peer.principal);
+}
+
+function onAddress(
+  values: readonly string[],
+  address: (peer: Peer, request: HttpView | null) => IpAddress | null,
+): Test {
+  const blocks = values.map(parseCidr).filter((block): block is Cidr => block !== null);
+  return (peer, request) => {
+    const given = address(peer, request);
+    if (given === null) {
+      return false;
+    }
+    for (let index = 0; index < blocks.length; index++) {
+      if (contains(blocks[index]!, given)) {
+        return true;
+      }
+    }
+    return false;
+  };
+}
+
+/** Patterns over header values: here `*` is presence, and an empty value is present. */
+function headerPatterns(values: readonly string[]): Matcher {
+  if (values.includes("*")) {
+    return () => true;
+  }
+  return patternMatcher(values.map(toWire));
+}
+
+function hostTest(values: readonly string[]): Test {
+  const hosts = headerPatterns(values.map((value) => asciiLower(value)));
+  return (_, request) => request !== null && request.host !== null && hosts(request.host);
+}
+
+function pathTest(values: readonly string[]): Test {
+  const plain = patternMatcher(values.filter((value) => !isTemplate(value)).map(toWire));
+  const templates = values.filter(isTemplate).map((value) => new PathTemplate(value));
+  return (_, request) => {
+    const path = request?.path ?? null;
+    if (path === null) {
+      return false;
+    }
+    if (plain(path)) {
+      return true;
+    }
+    for (let index = 0; index < templates.length; index++) {
+      if (templates[index]!.matches(path)) {
+        return true;
+      }
+    }
+    return false;
+  };
+}
+
+/** Each line of the header is compared by itself: one that matches suffices. */
+function headerTest(name: string, values: readonly string[]): Test {
+  const matches = headerPatterns(values);
+  const single = pseudoHeader(name);
+  if (single !== null) {
+    return (peer, request) => {
+      const value = request === null ? null : single(peer, request.facts);
+      return value !== null && matches(value);
+    };
+  }
+  return (_, request) => {
+    const lines = request?.facts.header(name) ?? null;
+    if (lines === null) {
+      return false;
+    }
+    for (let index = 0; index < lines.length; index++) {
+      if (matches(lines[index]!)) {
+        return true;
+      }
+    }
+    return false;
+  };
+}
+
+/** Headers that HTTP keeps outside the header block. `host` is `:authority` by another name. */
+function pseudoHeader(name: string): ((peer: Peer, facts: HttpFacts) => string | null) | null {
+  switch (name) {
+    case ":path":
+      return (_, facts) => facts.path;
+    case ":method":
+      return (_, facts) => facts.method;
+    case ":authority":
+    case "host":
+      return (_, facts) => facts.host;
+    case ":scheme":
+      return (peer) => (peer.principal === null ? "http" : "https");
+    default:
+      return null;
+  }
+}
+
+function claimTest(path: readonly string[], values: readonly string[]): Test {
+  const patterns = new PatternSet(values);
+  return (_, request) => {
+    const claims = request?.facts.auth ?? null;
+    return claims !== null && matchesClaim(claims, path, patterns);
+  };
+}
+
+/** Attribute of a field of a source or operation, by its positive name. */
+export const FIELD_ATTRIBUTES: Readonly<Record<string, Attribute>> = {
+  principals: { kind: "source.principal" },
+  requestPrincipals: { kind: "request.auth.principal" },
+  namespaces: { kind: "source.namespace" },
+  serviceAccounts: { kind: "source.serviceAccount" },
+  trustDomains: { kind: "source.trustDomain" },
+  ipBlocks: { kind: "source.ip" },
+  remoteIpBlocks: { kind: "remote.ip" },
+  hosts: { kind: "hosts" },
+  ports: { kind: "destination.port" },
+  methods: { kind: "methods" },
+  paths: { kind: "paths" },
+};
+
+/** True where no value of the list is anything but a plain text. */
+export const allExact = (values: readonly string[]): boolean =>
+  values.every((value) => parsePattern(value).kind === "exact");

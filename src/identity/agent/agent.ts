@@ -1,0 +1,241 @@
+/** The agent: joins the trust domain as a node, and hands identities to the workloads of its machine. */
+import { chmod, mkdir } from "node:fs/promises";
+import { join as joinPath } from "node:path";
+import { Cell } from "../../core/base/cell.ts";
+import type { Clock } from "../../core/base/clock.ts";
+import { EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
+import { emptyBundle } from "../../core/spiffe/bundle.ts";
+import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
+import type { X509Svid } from "../../core/spiffe/svid.ts";
+import { diskKeyStore, type KeyStore } from "../../io/keys.ts";
+import type { Log } from "../../io/log.ts";
+import { proveByJoinToken } from "../attest/node/join-token/prove.ts";
+import type { WorkloadAttestor } from "../attest/workload/attest.ts";
+import { serveAgentAdmin } from "./admin.ts";
+import { ProcessWatch } from "./attested.ts";
+import { serveBroker } from "./broker.ts";
+import { IdentityCache } from "./cache.ts";
+import { Callers } from "./callers.ts";
+import { join } from "./join.ts";
+import { JwtSvids } from "./jwt-svids.ts";
+import { connectNodeApi, type NodeApi } from "./node-api.ts";
+import {
+  forgetOwnIdentity,
+  loadAuthorities,
+  loadOwnIdentity,
+  type OwnIdentity,
+  saveAuthorities,
+  saveOwnIdentity,
+} from "./own-identity.ts";
+import { NodeSync, type SyncState } from "./sync.ts";
+import { serveWorkloadApi } from "./workload-api.ts";
+
+export interface AgentOptions {
+  readonly trustDomain: TrustDomain;
+  /** `host:port` of the server. */
+  readonly server: string;
+  /** A folder of the agent's own. */
+  readonly dataDir: string;
+  /** Needed to join; not needed (and not used) while the SVID from an earlier run is good. */
+  readonly joinToken: string | null;
+  /** PEM file of the server's authorities. */
+  readonly trustBundle: string;
+  /** Workload API. */
+  readonly socket: string;
+  readonly brokerSocket: string;
+  /** For the agent's own user alone. */
+  readonly adminSocket: string;
+  readonly brokers: readonly SpiffeId[];
+  readonly attestors: readonly WorkloadAttestor[];
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly pollMs?: number;
+}
+
+export interface RunningAgent {
+  /** `unix://…` */
+  readonly socket: string;
+  readonly brokerSocket: string;
+  readonly adminSocket: string;
+  readonly own: Cell<OwnIdentity>;
+  readonly cache: IdentityCache;
+  readonly sync: Cell<SyncState>;
+  connections(): { readonly workload: number; readonly broker: number };
+  /** Resolves when it was closed; rejects where it cannot go on. */
+  readonly ended: Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * Starts an agent; returns once it has joined, synced and listens. Errors: `unauthenticated` (the server does not accept it),
+ * `unavailable` (no server for a minute), `file-missing`, `config-invalid`, `storage-failed`, `port-in-use`.
+ */
+export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
+  const { trustDomain, dataDir, clock, log } = options;
+  await mkdir(dataDir, { recursive: true });
+  await chmod(dataDir, 0o700);
+  const keys = await diskKeyStore(joinPath(dataDir, "keys"));
+  const trust = await trustAnchors(options, keys);
+  const connect = (svid: X509Svid | null) =>
+    connectNodeApi({ server: options.server, trustDomain, authorities: trust.authorities, svid, clock });
+  const own = new Cell(await ownIdentity(options, keys, connect));
+  const cache = new IdentityCache(trustDomain, clock);
+  cache.setBundle({ ...emptyBundle(trustDomain), x509Authorities: trust.authorities.value });
+  cache.changed.watch(() => trust.learn(cache.bundle.x509Authorities));
+  const sync = new NodeSync({
+    ...options,
+    connect,
+    cache,
+    own,
+    proof: null,
+    save: (next) => saveOwnIdentity(keys, next),
+    refreshAuthorities: trust.refresh,
+  });
+  const ended = sync.run().catch(async (thrown) => {
+    const error = toEveryhopError(thrown);
+    log.error("the agent ends", { error });
+    if (error.code === "unauthenticated" || error.code === "permission-denied") {
+      await forgetOwnIdentity(keys);
+    }
+    throw error;
+  });
+  ended.catch(() => {});
+  try {
+    await Promise.race([firstSync(sync.state), ended]);
+    return await serve(options, { own, cache, sync, ended });
+  } catch (error) {
+    sync.close();
+    throw error;
+  }
+}
+
+interface Parts {
+  readonly own: Cell<OwnIdentity>;
+  readonly cache: IdentityCache;
+  readonly sync: NodeSync;
+  readonly ended: Promise<void>;
+}
+
+async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts): Promise<RunningAgent> {
+  const { clock, log } = options;
+  const processes = new ProcessWatch({ ...options, needed: cache.needed });
+  const jwtSvids = new JwtSvids((entryId, audience) => sync.signJwt(entryId, audience), clock);
+  cache.changed.watch(() => jwtSvids.keep(new Set([...cache.entries.values()].map(({ spiffeId }) => spiffeId))));
+  const ownSvid = new Cell(own.value.svid);
+  own.watch(({ svid }) => ownSvid.set(svid));
+  const shared = { cache, processes, jwtSvids, clock, log };
+  const callers = { workload: new Callers(), broker: new Callers() };
+  const closers: (() => Promise<void>)[] = [];
+  const close = async () => {
+    sync.close();
+    processes.close();
+    await Promise.all(closers.map((closeOne) => closeOne()));
+  };
+  try {
+    const workloadApi = await serveWorkloadApi({ ...shared, callers: callers.workload, socket: options.socket });
+    closers.push(() => workloadApi.close());
+    const brokers = new Set(options.brokers);
+    const broker = await serveBroker({
+      ...shared,
+      callers: callers.broker,
+      socket: options.brokerSocket,
+      svid: ownSvid,
+      brokers,
+    });
+    closers.push(() => broker.close());
+    const admin = await serveAgentAdmin({
+      cache,
+      processes,
+      socket: options.adminSocket,
+      agentId: () => own.value.svid.id,
+      syncedAtMs: () => sync.state.value.syncedAtMs,
+    });
+    closers.push(() => admin.close());
+    const stopped = ended.finally(close);
+    stopped.catch(() => {});
+    return {
+      socket: workloadApi.address,
+      brokerSocket: broker.address,
+      adminSocket: admin.address,
+      own,
+      cache,
+      sync: sync.state,
+      connections: () => ({ workload: callers.workload.count, broker: callers.broker.count }),
+      ended: stopped,
+      close: async () => {
+        await close();
+        await ended.catch(() => {});
+      },
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** What the server is trusted by: kept as its bundle is, and saved for the next start. */
+async function trustAnchors({ trustBundle, clock, log }: AgentOptions, keys: KeyStore) {
+  let trusted = await loadAuthorities(keys, trustBundle);
+  const authorities = new Cell(trusted.authorities);
+  return {
+    authorities,
+    learn(next: readonly Uint8Array[]) {
+      if (next.length > 0 && next !== authorities.value) {
+        trusted = { authorities: next, savedAtMs: clock.now() };
+        authorities.set(next);
+        saveAuthorities(keys, trusted).catch((error) => log.error("cannot save the trust bundle", { error }));
+      }
+    },
+    async refresh() {
+      try {
+        const now = await loadAuthorities(keys, trustBundle);
+        if (now.savedAtMs > trusted.savedAtMs) {
+          trusted = now;
+          authorities.set(now.authorities);
+          log.info("took new authorities from the trust bundle file", { authorities: now.authorities.length });
+        }
+      } catch (error) {
+        log.debug("no newer trust bundle", { error });
+      }
+    },
+  };
+}
+
+async function ownIdentity(
+  options: AgentOptions,
+  keys: KeyStore,
+  connect: (svid: X509Svid | null) => NodeApi,
+): Promise<OwnIdentity> {
+  const { trustDomain, joinToken, clock, log } = options;
+  const known = await loadOwnIdentity(keys, trustDomain, clock.now());
+  if (known !== null) {
+    log.info("goes on with the SVID of an earlier run", { spiffeId: known.svid.id });
+    return known;
+  }
+  if (joinToken === null) {
+    throw new EveryhopError("unauthenticated", "the agent has no SVID, and no join token to get one with", {
+      hint: "make a token with `everyhop token generate` and give it as `joinToken` or `joinTokenFile`",
+    });
+  }
+  const api = connect(null);
+  try {
+    const own = await join({ ...options, api, proof: proveByJoinToken(joinToken) });
+    await saveOwnIdentity(keys, own);
+    log.info("joined", { spiffeId: own.svid.id, notAfter: new Date(own.svid.notAfter).toISOString() });
+    return own;
+  } finally {
+    api.close();
+  }
+}
+
+function firstSync(state: Cell<SyncState>): Promise<void> {
+  return new Promise((resolve) => {
+    const unwatch = state.watch(({ syncedAtMs }) => {
+      if (syncedAtMs !== null) {
+        unwatch();
+        resolve();
+      }
+    });
+  });
+}

@@ -1,0 +1,303 @@
+/**
+ * The SPIFFE Broker API on a unix socket, with mutual TLS: a sidecar names its service's process and gets that service's
+ * identity. SPEC: SPIFFE_Broker_API, SPIFFE_Broker_Endpoint.
+ *
+ * Beyond the specification, a caller has to share the network namespace of the process it names: the sidecar of one
+ * isolated service cannot ask for another one's identity, though every sidecar is let in by the same SPIFFE ID.
+ */
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import type { Metadata, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
+import { status as Status } from "@grpc/grpc-js";
+import type { Cell } from "../../core/base/cell.ts";
+import type { Clock } from "../../core/base/clock.ts";
+import { EveryhopError } from "../../core/base/errors.ts";
+import { type SpiffeId, spiffeIdFault } from "../../core/spiffe/id.ts";
+import type { X509Svid } from "../../core/spiffe/svid.ts";
+import { verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
+import {
+  API,
+  type FetchJWTSVIDRequest,
+  WorkloadPIDReferenceSchema,
+  type WorkloadReference,
+} from "../../gen/spiffe/broker/api_pb.js";
+import type { Log } from "../../io/log.ts";
+import { closePidfd, exitedPidfds, openPidfd } from "../../io/peer.ts";
+import { networkNamespace } from "../../io/process.ts";
+import type { Handlers } from "../../io/rpc/adapter.ts";
+import { listenUnixTls, type RpcListener } from "../../io/rpc/listen.ts";
+import { peerChain } from "../../io/tls.ts";
+import type { ProcessReference } from "../attest/workload/observe.ts";
+import { brokerEnd, type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER } from "./answer.ts";
+import type { ProcessWatch } from "./attested.ts";
+import type { IdentityCache } from "./cache.ts";
+import { type Caller, type Callers, LIMITS } from "./callers.ts";
+import { nodeFailure } from "./failure.ts";
+import type { JwtSvids } from "./jwt-svids.ts";
+import { type Render, renderers } from "./render.ts";
+import { serveStream } from "./stream.ts";
+
+export interface BrokerOptions {
+  readonly socket: string;
+  /** The agent's own SVID, by which brokers know it. */
+  readonly svid: Cell<X509Svid>;
+  /** Who may ask. */
+  readonly brokers: ReadonlySet<SpiffeId>;
+  readonly cache: IdentityCache;
+  readonly processes: ProcessWatch;
+  readonly jwtSvids: JwtSvids;
+  readonly callers: Callers;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface BrokerCaller extends Caller {
+  readonly id: SpiffeId;
+  readonly chain: readonly Uint8Array[];
+  readonly notAfterMs: number;
+}
+
+const SOCKET_MODE = 0o777;
+/** How often connections are looked at for certificates that have expired meanwhile. */
+const EXPIRY_CHECK_MS = 500;
+
+/** Serves until closed. Errors: `port-in-use`, `unavailable`. */
+export async function serveBroker(options: BrokerOptions): Promise<RpcListener<BrokerCaller>> {
+  const { cache, callers, clock, log } = options;
+  const api = new BrokerApi(options, (call) => listener.peerOf(call));
+  const listener = await listenUnixTls<BrokerCaller, Caller>(options.socket, SOCKET_MODE, options.svid, {
+    services: [{ service: API, handlers: api.handlers() }],
+    admit: (socket) => {
+      const caller = callers.admit(socket);
+      socket.once("close", () => callers.forget(caller));
+      return caller;
+    },
+    identify: (socket, caller) => {
+      const chain = peerChain(socket);
+      const verified = verifyX509Svid(chain, (name) => cache.bundleOf(name), clock.now());
+      if (!verified.ok) {
+        throw new EveryhopError("unauthenticated", `a broker did not prove who it is: ${verified.message}`);
+      }
+      return { ...caller, id: verified.id, chain, notAfterMs: verified.notAfterMs };
+    },
+    onRefused: (error) => log.warn("refused a broker's connection", { error }),
+    ...LIMITS,
+  });
+  const dropInvalid = () =>
+    listener.disconnect(({ chain }) => !verifyX509Svid(chain, (name) => cache.bundleOf(name), clock.now()).ok);
+  const unwatch = cache.changed.watch(dropInvalid);
+  let cancel = (): void => {};
+  const check = () => {
+    listener.disconnect(({ notAfterMs }) => notAfterMs <= clock.now());
+    cancel = clock.after(EXPIRY_CHECK_MS, check);
+  };
+  check();
+  return {
+    ...listener,
+    close: () => {
+      unwatch();
+      cancel();
+      return listener.close();
+    },
+  };
+}
+
+type AnyCall = { readonly metadata: Metadata; getPeer(): string };
+type ReferenceOptions = { readonly reference?: WorkloadReference | undefined };
+
+class BrokerApi {
+  readonly #options: BrokerOptions;
+  readonly #callerOf: (call: AnyCall) => BrokerCaller;
+
+  constructor(options: BrokerOptions, callerOf: (call: AnyCall) => BrokerCaller) {
+    this.#options = options;
+    this.#callerOf = callerOf;
+  }
+
+  handlers(): Handlers<typeof API> {
+    const renderFor = (pid: number) => renderers(this.#options.cache, () => notEntitled(pid));
+    return {
+      subscribeToX509SVID: (call) => void this.#stream(call, (pid) => renderFor(pid).x509Svids),
+      subscribeToX509Bundles: (call) => void this.#stream(call, (pid) => renderFor(pid).x509Bundles),
+      subscribeToJWTBundles: (call) => void this.#stream(call, (pid) => renderFor(pid).jwtBundles),
+      fetchJWTSVID: (call, callback) => void this.#fetchJwt(call, callback),
+    };
+  }
+
+  async #stream(
+    call: ServerWritableStream<ReferenceOptions, unknown>,
+    renderFor: (pid: number) => Render,
+  ): Promise<void> {
+    const { cache, processes, log } = this.#options;
+    try {
+      const reference = await this.#resolve(call, call.request.reference);
+      const { pid } = reference;
+      const lost = (error: unknown) => this.#lost(pid, error);
+      try {
+        const process = await processes.watch(reference);
+        log.debug("a broker asks", { pid, broker: this.#callerOf(call).id });
+        serveStream({
+          call,
+          process,
+          cache,
+          render: renderFor(pid),
+          lost,
+          log,
+          onEnd: () => closeReference(reference),
+        });
+      } catch (error) {
+        closeReference(reference);
+        throw new Ended(lost(error));
+      }
+    } catch (error) {
+      call.emit("error", error instanceof Ended ? error.end : endOf(error));
+    }
+  }
+
+  async #fetchJwt(
+    call: AnyCall & { readonly request: FetchJWTSVIDRequest },
+    callback: sendUnaryData<{ svids: { spiffeId: string; svid: string; hint: string }[] }>,
+  ): Promise<void> {
+    try {
+      callback(null, { svids: await this.#jwtSvids(call, call.request) });
+    } catch (error) {
+      callback(error instanceof Ended ? error.end : endOf(error));
+    }
+  }
+
+  async #jwtSvids(call: AnyCall, request: FetchJWTSVIDRequest) {
+    const { cache, processes, jwtSvids, log } = this.#options;
+    requireHeader(call);
+    if (request.audience.length === 0 || request.audience.includes("")) {
+      throw new Ended(NO_AUDIENCE);
+    }
+    if (request.spiffeId !== "" && spiffeIdFault(request.spiffeId) !== null) {
+      throw new Ended(invalid("invalid requested SPIFFE ID"));
+    }
+    const reference = await this.#resolve(call, request.reference);
+    const { selectors } = await processes
+      .attest(reference)
+      .catch((error) => {
+        throw new Ended(this.#lost(reference.pid, error));
+      })
+      .finally(() => closeReference(reference));
+    const entries = cache
+      .matching(selectors)
+      .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
+    if (entries.length === 0) {
+      throw new Ended(notEntitled(reference.pid));
+    }
+    try {
+      return await Promise.all(
+        entries.map(async (entry) => ({
+          spiffeId: entry.spiffeId as string,
+          svid: await jwtSvids.token(entry, request.audience),
+          hint: entry.hint,
+        })),
+      );
+    } catch (thrown) {
+      log.warn("no JWT-SVID", { error: nodeFailure(thrown).error });
+      throw new Ended({ code: Status.UNAVAILABLE, details: "could not fetch JWT-SVID" });
+    }
+  }
+
+  /** The process that a call names, where the caller may name it. Its pidfd is for the caller of this to close. */
+  async #resolve(call: AnyCall, wanted: WorkloadReference | undefined): Promise<ProcessReference> {
+    requireHeader(call);
+    const caller = this.#callerOf(call);
+    if (!this.#options.brokers.has(caller.id)) {
+      this.#options.log.warn("not a broker", { spiffeId: caller.id });
+      throw new Ended({ code: Status.PERMISSION_DENIED, details: `\`${caller.id}\` is not a broker` });
+    }
+    const pid = readPid(wanted);
+    const pidfd = openPidfd(pid);
+    const reference = { pid, pidfd, caller: null };
+    try {
+      await this.#requireSameNamespace(caller, reference);
+      return reference;
+    } catch (error) {
+      closeReference(reference);
+      throw error;
+    }
+  }
+
+  async #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): Promise<void> {
+    const [own, named] = await Promise.all([networkNamespace(caller.reference.pid), networkNamespace(pid)]);
+    const { pidfd: callerPidfd } = caller.reference;
+    const gone = [callerPidfd, pidfd].map((fd) => fd !== null && exitedPidfds([fd])[0] === true);
+    if (gone[0] === true) {
+      throw new Ended({ code: Status.UNAUTHENTICATED, details: "the calling process is gone" });
+    }
+    if (gone[1] === true || (named === null && pidfd === null)) {
+      throw new Ended(notFound(pid));
+    }
+    if (own === null || own !== named) {
+      this.#options.log.warn("a broker names a process of another network namespace", {
+        broker: caller.id,
+        brokerPid: caller.reference.pid,
+        pid,
+      });
+      throw new Ended(notFound(pid));
+    }
+  }
+
+  #lost(pid: number, error: unknown): CallEnd {
+    this.#options.log.debug("a named process could not be attested", { pid, error });
+    const gone = error instanceof EveryhopError && (error.code === "not-found" || error.code === "permission-denied");
+    return gone ? notFound(pid) : { code: Status.UNAVAILABLE, details: "workload attestation failed" };
+  }
+}
+
+function readPid(wanted: WorkloadReference | undefined): number {
+  const any = wanted?.reference;
+  const reference = any === undefined ? undefined : unpack(any);
+  if (reference === undefined) {
+    throw new Ended(
+      brokerEnd(
+        Status.INVALID_ARGUMENT,
+        "a workload reference of the type spiffe.broker.WorkloadPIDReference is required",
+        "WORKLOAD_REFERENCE_INVALID",
+      ),
+    );
+  }
+  if (reference.pid <= 0) {
+    throw new Ended(
+      brokerEnd(
+        Status.INVALID_ARGUMENT,
+        "the process id must be positive",
+        "WORKLOAD_REFERENCE_INVALID",
+        reference.pid,
+      ),
+    );
+  }
+  return reference.pid;
+}
+
+function unpack(any: Parameters<typeof anyUnpack>[0]) {
+  try {
+    return anyUnpack(any, WorkloadPIDReferenceSchema);
+  } catch {
+    return undefined;
+  }
+}
+
+function notFound(pid: number): CallEnd {
+  return brokerEnd(Status.NOT_FOUND, `no workload with the process id ${pid}`, "WORKLOAD_NOT_FOUND", pid);
+}
+
+function notEntitled(pid: number): CallEnd {
+  return brokerEnd(Status.PERMISSION_DENIED, "no identity issued", "WORKLOAD_NOT_ENTITLED", pid);
+}
+
+function closeReference({ pidfd }: ProcessReference): void {
+  if (pidfd !== null) {
+    closePidfd(pidfd);
+  }
+}
+
+/** SPEC: Broker Endpoint §3: `broker.spiffe.io: true`, exactly. */
+function requireHeader(call: { readonly metadata: Metadata }): void {
+  const values = call.metadata.get("broker.spiffe.io");
+  if (values.length !== 1 || values[0] !== "true") {
+    throw new Ended(NO_HEADER);
+  }
+}

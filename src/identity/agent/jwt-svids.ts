@@ -1,0 +1,64 @@
+import type { Clock } from "../../core/base/clock.ts";
+import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import type { SpiffeId } from "../../core/spiffe/id.ts";
+import type { NodeJwtSvid } from "./node-api.ts";
+
+/** Tokens remembered; the one asked for longest ago makes room. */
+const MAX_TOKENS = 1_000;
+/** SPEC: a bearer token is short-lived: it is handed out again during the first half of its life. */
+const REUSE = 0.5;
+
+type Sign = (entryId: string, audience: readonly string[]) => Promise<NodeJwtSvid>;
+
+/** JWT-SVIDs, signed when asked for and remembered for a while: a server that is away for a moment is not noticed. */
+export class JwtSvids {
+  readonly #sign: Sign;
+  readonly #clock: Clock;
+  readonly #tokens = new Map<string, NodeJwtSvid>();
+  readonly #running = new Map<string, Promise<NodeJwtSvid>>();
+
+  constructor(sign: Sign, clock: Clock) {
+    this.#sign = sign;
+    this.#clock = clock;
+  }
+
+  /** A token of `entry` for `audience`. Rejects as the node API does, unless an older token still serves. */
+  async token(entry: RegistrationEntry, audience: readonly string[]): Promise<string> {
+    const key = JSON.stringify([entry.id, entry.revision, entry.spiffeId, audience]);
+    const now = this.#clock.now();
+    const known = this.#tokens.get(key);
+    if (known !== undefined && now < known.issuedAtMs + (known.expiresAtMs - known.issuedAtMs) * REUSE) {
+      this.#remember(key, known);
+      return known.token;
+    }
+    try {
+      const started = this.#running.get(key) ?? this.#sign(entry.id, audience).finally(() => this.#running.delete(key));
+      this.#running.set(key, started);
+      const signed = await started;
+      this.#remember(key, signed);
+      return signed.token;
+    } catch (error) {
+      if (known !== undefined && now < known.expiresAtMs) {
+        return known.token;
+      }
+      throw error;
+    }
+  }
+
+  /** Forgets the tokens of identities that are no longer `kept`. */
+  keep(kept: ReadonlySet<SpiffeId>): void {
+    for (const key of this.#tokens.keys()) {
+      if (!kept.has((JSON.parse(key) as [string, number, SpiffeId])[2])) {
+        this.#tokens.delete(key);
+      }
+    }
+  }
+
+  #remember(key: string, token: NodeJwtSvid): void {
+    this.#tokens.delete(key);
+    this.#tokens.set(key, token);
+    if (this.#tokens.size > MAX_TOKENS) {
+      this.#tokens.delete(this.#tokens.keys().next().value as string);
+    }
+  }
+}

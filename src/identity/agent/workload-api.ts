@@ -1,0 +1,191 @@
+/** The SPIFFE Workload API on a unix socket. SPEC: SPIFFE_Workload_API, SPIFFE_Workload_Endpoint. */
+import type { JsonObject } from "@bufbuild/protobuf";
+import type { Metadata, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
+import { status as Status } from "@grpc/grpc-js";
+import type { Clock } from "../../core/base/clock.ts";
+import { spiffeIdFault } from "../../core/spiffe/id.ts";
+import { verifyJwtSvid } from "../../core/spiffe/jwt-svid.ts";
+import type { JWTSVIDRequest, ValidateJWTSVIDRequest } from "../../gen/spiffe/workload_pb.js";
+import { SpiffeWorkloadAPI } from "../../gen/spiffe/workload_pb.js";
+import type { Log } from "../../io/log.ts";
+import type { Handlers } from "../../io/rpc/adapter.ts";
+import { listenUnix, type RpcListener } from "../../io/rpc/listen.ts";
+import {
+  type CallEnd,
+  Ended,
+  endOf,
+  invalid,
+  NO_AUDIENCE,
+  NO_HEADER,
+  NO_IDENTITY,
+  workloadAttestationEnd,
+} from "./answer.ts";
+import type { ProcessWatch } from "./attested.ts";
+import type { IdentityCache } from "./cache.ts";
+import { type Caller, type Callers, LIMITS } from "./callers.ts";
+import { nodeFailure } from "./failure.ts";
+import type { JwtSvids } from "./jwt-svids.ts";
+import { type Render, renderers } from "./render.ts";
+import { serveStream } from "./stream.ts";
+
+export interface WorkloadApiOptions {
+  readonly socket: string;
+  readonly cache: IdentityCache;
+  readonly processes: ProcessWatch;
+  readonly jwtSvids: JwtSvids;
+  readonly callers: Callers;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const SOCKET_MODE = 0o777;
+/** SPEC: Workload API §6.2.3: claims of another trust domain's token that mean the same everywhere. */
+const FOREIGN_CLAIMS = new Set(["sub", "aud", "exp"]);
+
+/** Serves until closed. Errors: `port-in-use`, `unavailable`. */
+export async function serveWorkloadApi(options: WorkloadApiOptions): Promise<RpcListener<Caller>> {
+  const { callers } = options;
+  const api = new WorkloadApi(options, (call) => listener.peerOf(call));
+  const listener = await listenUnix<Caller>(options.socket, SOCKET_MODE, {
+    services: [{ service: SpiffeWorkloadAPI, handlers: api.handlers() }],
+    identify: (socket) => callers.admit(socket),
+    onGone: (caller) => callers.forget(caller),
+    onRefused: (error) => options.log.warn("refused a connection", { error }),
+    ...LIMITS,
+  });
+  return listener;
+}
+
+type AnyCall = { readonly metadata: Metadata; getPeer(): string };
+
+class WorkloadApi {
+  readonly #options: WorkloadApiOptions;
+  readonly #callerOf: (call: AnyCall) => Caller;
+
+  constructor(options: WorkloadApiOptions, callerOf: (call: AnyCall) => Caller) {
+    this.#options = options;
+    this.#callerOf = callerOf;
+  }
+
+  handlers(): Handlers<typeof SpiffeWorkloadAPI> {
+    const { cache } = this.#options;
+    const render = renderers(cache, () => NO_IDENTITY);
+    const unimplemented: CallEnd = { code: Status.UNIMPLEMENTED, details: "WIT-SVIDs are not supported" };
+    return {
+      fetchX509SVID: (call) => void this.#stream(call, render.x509Svids, "X.509-SVIDs"),
+      fetchX509Bundles: (call) => void this.#stream(call, render.x509Bundles, "X.509 bundles"),
+      fetchJWTBundles: (call) => void this.#stream(call, render.jwtBundles, "JWT bundles"),
+      fetchJWTSVID: (call, callback) => this.#answer(call, callback, () => this.#fetchJwt(call, call.request)),
+      validateJWTSVID: (call, callback) => this.#answer(call, callback, () => this.#validateJwt(call, call.request)),
+      fetchWITSVID: (call) => void call.emit("error", hasHeader(call) ? unimplemented : NO_HEADER),
+      fetchWITBundles: (call) => void call.emit("error", hasHeader(call) ? unimplemented : NO_HEADER),
+    };
+  }
+
+  async #stream(call: ServerWritableStream<unknown, unknown>, render: Render, what: string): Promise<void> {
+    const { cache, processes, log } = this.#options;
+    try {
+      requireHeader(call);
+      const { reference } = this.#callerOf(call);
+      const process = await processes.watch(reference).catch((error) => {
+        throw this.#unattested(reference.pid, error);
+      });
+      const lost = (error: unknown) => this.#unattested(reference.pid, error).end;
+      log.debug("a workload asks", { pid: reference.pid, uid: reference.caller?.uid, for: what });
+      serveStream({ call, process, cache, render, lost, log });
+    } catch (error) {
+      call.emit("error", error instanceof Ended ? error.end : endOf(error));
+    }
+  }
+
+  #answer<T>(call: AnyCall, callback: sendUnaryData<T>, answer: () => Promise<T>): void {
+    Promise.resolve()
+      .then(() => {
+        requireHeader(call);
+        return answer();
+      })
+      .then(
+        (reply) => callback(null, reply),
+        (error) => callback(error instanceof Ended ? error.end : endOf(error)),
+      );
+  }
+
+  async #fetchJwt(call: AnyCall, request: JWTSVIDRequest) {
+    const { cache, jwtSvids, log } = this.#options;
+    if (request.audience.length === 0 || request.audience.includes("")) {
+      throw new Ended(NO_AUDIENCE);
+    }
+    if (request.spiffeId !== "" && spiffeIdFault(request.spiffeId) !== null) {
+      throw new Ended(invalid("invalid requested SPIFFE ID"));
+    }
+    const entries = cache
+      .matching(await this.#attest(call))
+      .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
+    if (entries.length === 0) {
+      throw new Ended(NO_IDENTITY);
+    }
+    try {
+      const svids = entries.map(async (entry) => ({
+        spiffeId: entry.spiffeId,
+        svid: await jwtSvids.token(entry, request.audience),
+        hint: entry.hint,
+      }));
+      return { svids: await Promise.all(svids) };
+    } catch (thrown) {
+      const { error } = nodeFailure(thrown);
+      log.warn("no JWT-SVID", { error });
+      throw new Ended({ code: Status.UNAVAILABLE, details: "could not fetch JWT-SVID" });
+    }
+  }
+
+  async #validateJwt(call: AnyCall, request: ValidateJWTSVIDRequest) {
+    const { cache, clock } = this.#options;
+    if (request.audience === "") {
+      throw new Ended(NO_AUDIENCE);
+    }
+    if (request.svid === "") {
+      throw new Ended(invalid("svid must be specified"));
+    }
+    const { bundles } = cache.entitlement(await this.#attest(call));
+    const verified = verifyJwtSvid(
+      request.svid,
+      (name) => bundles.find(({ bundle }) => bundle.trustDomain === name)?.bundle,
+      request.audience,
+      clock.now(),
+    );
+    if (!verified.ok) {
+      throw new Ended(invalid(verified.message));
+    }
+    const foreign = verified.trustDomain !== cache.trustDomain;
+    const claims = Object.entries({ ...verified.claims, aud: verified.audiences }).filter(
+      ([name]) => !foreign || FOREIGN_CLAIMS.has(name),
+    );
+    return { spiffeId: verified.id, claims: Object.fromEntries(claims) as JsonObject };
+  }
+
+  async #attest(call: AnyCall) {
+    const { reference } = this.#callerOf(call);
+    try {
+      return (await this.#options.processes.attest(reference)).selectors;
+    } catch (error) {
+      throw this.#unattested(reference.pid, error);
+    }
+  }
+
+  #unattested(pid: number, error: unknown): Ended {
+    this.#options.log.warn("a workload could not be attested", { pid, error });
+    return new Ended(workloadAttestationEnd(error));
+  }
+}
+
+/** SPEC: Workload Endpoint §3: `workload.spiffe.io: true`, exactly. */
+function hasHeader(call: { readonly metadata: Metadata }): boolean {
+  const values = call.metadata.get("workload.spiffe.io");
+  return values.length === 1 && values[0] === "true";
+}
+
+function requireHeader(call: { readonly metadata: Metadata }): void {
+  if (!hasHeader(call)) {
+    throw new Ended(NO_HEADER);
+  }
+}

@@ -1,0 +1,590 @@
+/**
+ * The side of an HTTP/1.1 connection on which requests come in. Each request is read where it lies, decided on its own, and
+ * the same bytes go on; answers come back in order. What is done with a request is the gate's business.
+ */
+
+import { HeldBytes } from "./held-bytes.ts";
+import {
+  type Answer,
+  answerBytes,
+  BAD_REQUEST,
+  HEAD_TOO_LARGE,
+  METHOD_NOT_ALLOWED,
+  REQUEST_TIMEOUT,
+  UPSTREAM_TIMEOUT,
+} from "./http/answers.ts";
+import { compose } from "./http/compose.ts";
+import { FAULT, MORE } from "./http/fields.ts";
+import { BodyFraming } from "./http/framing.ts";
+import { RequestHead } from "./http/request-head.ts";
+import type { HttpBack } from "./http-back.ts";
+import { NO_HANDLER, type Pipe, type PipeHandler } from "./pipe.ts";
+import { Splice } from "./splice.ts";
+
+/** What stands behind a front: decides, finds the other side, records. One for each connection. */
+export interface HttpGate {
+  /** Lines (with CRLF) put into every forwarded head, or null. */
+  readonly append: Buffer | null;
+  /**
+   * HOT. Decides on `front.head`, and sets `front.path` to what is forwarded. Null: it may go on.
+   */
+  admit(front: HttpFront): Answer | null;
+  /** An idle connection to the other side, or null: then `open` is called. */
+  take(front: HttpFront): HttpBack | null;
+  /** Calls `front.opened` or `front.unavailable`, now or later. */
+  open(front: HttpFront): void;
+  /** The front no longer waits. */
+  cancel(front: HttpFront): void;
+  /** A connection that may serve another request. */
+  release(back: HttpBack): void;
+  /** One exchange is over: count and log it. */
+  finished(front: HttpFront): void;
+  /** The connection is gone. */
+  closed(front: HttpFront): void;
+}
+
+const HEAD = 0;
+const BODY = 1;
+/** The request was read to its end; what comes is kept until its answer is through. */
+const READ = 2;
+const CLOSING = 3;
+const TUNNEL = 4;
+
+const PAUSED_EARLY = 1;
+const PAUSED_BACK = 2;
+const PAUSED_OPENING = 4;
+const PAUSED_FULL = 8;
+
+const MAX_LINGER_BYTES = 1_048_576;
+const LINGER_MS = 2_000;
+const CLOSE_LINE = Buffer.from("connection: close\r\n");
+const UPGRADE_LINES = Buffer.from("connection: Upgrade\r\nupgrade: websocket\r\n");
+const REPEATABLE = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]);
+
+export interface FrontTimeouts {
+  readonly headMs: number;
+  readonly idleMs: number;
+}
+
+export class HttpFront implements PipeHandler {
+  readonly pipe: Pipe;
+  readonly head: RequestHead = new RequestHead();
+  readonly #gate: HttpGate;
+  readonly #now: () => number;
+  readonly #timeouts: FrontTimeouts;
+  readonly #body = new BodyFraming();
+  /** The exchange under way, for the gate. */
+  path = "";
+  status = 0;
+  flags = "-";
+  /** Bytes of request and answer, heads included. */
+  received = 0;
+  sent = 0;
+  startedAt = 0;
+  /** Null outside an exchange. */
+  answer: Answer | null = null;
+  /** The bytes the head was read from, valid only while the gate admits. */
+  bytes: Buffer = EMPTY;
+  start = 0;
+  inExchange = false;
+  answerStarted = false;
+
+  #state = HEAD;
+  #back: HttpBack | null = null;
+  #opening = false;
+  #pending: Buffer | null = null;
+  #pendingRest: Buffer | null = null;
+  #repeated = false;
+  #held: HeldBytes | null = null;
+  #headStarted = false;
+  #early: Buffer | null = null;
+  #pauses = 0;
+  #clientEnded = false;
+  #draining = false;
+  #lingered = 0;
+  #feeding = false;
+  #lastMoveMs: number;
+  #headSinceMs: number;
+  #tunnel: Splice | null = null;
+
+  constructor(pipe: Pipe, gate: HttpGate, now: () => number, timeouts: FrontTimeouts) {
+    this.pipe = pipe;
+    this.#gate = gate;
+    this.#now = now;
+    this.#timeouts = timeouts;
+    this.#lastMoveMs = now();
+    this.#headSinceMs = this.#lastMoveMs;
+    pipe.handler = this;
+  }
+
+  /** The answer's connection is closed after it: asked for, or decided here. */
+  get closes(): boolean {
+    return this.head.close || this.#draining || this.#clientEnded;
+  }
+
+  /** A connection of its own to the client, upgraded: bytes flow without being read. */
+  get tunnelled(): boolean {
+    return this.#tunnel !== null;
+  }
+
+  onData(chunk: Buffer): void {
+    this.#lastMoveMs = this.#now();
+    if (this.#held !== null) {
+      const bytes = this.#held.append(chunk);
+      this.#held = null;
+      this.#feed(bytes);
+    } else {
+      this.#feed(chunk);
+    }
+    this.#applyPauses();
+  }
+
+  #feed(bytes: Buffer): void {
+    this.#feeding = true;
+    this.#feedAll(bytes);
+    this.#feeding = false;
+  }
+
+  #feedAll(bytes: Buffer): void {
+    let at = 0;
+    for (;;) {
+      switch (this.#state) {
+        case HEAD:
+          if (at >= bytes.length) {
+            return;
+          }
+          if ((this.#pauses & PAUSED_FULL) !== 0) {
+            this.#keep(bytes.subarray(at));
+            return;
+          }
+          at = this.#feedHead(bytes, at);
+          break;
+        case BODY:
+          if (at >= bytes.length) {
+            return;
+          }
+          at = this.#feedBody(bytes, at);
+          break;
+        case READ:
+          if (at < bytes.length) {
+            this.#keep(bytes.subarray(at));
+          }
+          return;
+        case TUNNEL:
+          return;
+        default:
+          this.#lingered += bytes.length - at;
+          if (this.#lingered > MAX_LINGER_BYTES) {
+            this.pipe.destroy();
+          }
+          return;
+      }
+    }
+  }
+
+  /** Returns where the message's bytes in `bytes` end. */
+  #feedHead(bytes: Buffer, at: number): number {
+    if (!this.#headStarted) {
+      this.#headStarted = true;
+      this.#headSinceMs = this.#lastMoveMs;
+      this.head.reset();
+    }
+    const progress = this.head.parse(bytes, at);
+    if (progress === MORE) {
+      this.#held = HeldBytes.of(bytes, at);
+      return bytes.length;
+    }
+    this.#headStarted = false;
+    this.#startExchange(bytes, at);
+    if (progress === FAULT) {
+      const tooLarge = this.head.fault === "head-too-large" || this.head.fault === "too-many-fields";
+      this.#reject(tooLarge ? HEAD_TOO_LARGE : BAD_REQUEST);
+      return bytes.length;
+    }
+    this.#body.start(this.head.contentLength, this.head.chunked, false);
+    // The body bytes at hand are checked before anything is forwarded: a bad chunk leaves no byte behind.
+    const end = this.#body.take(bytes, at + this.head.length);
+    if (end < 0 || this.head.method === "CONNECT") {
+      this.#reject(end < 0 ? BAD_REQUEST : METHOD_NOT_ALLOWED);
+      return bytes.length;
+    }
+    this.received = end - at;
+    const refusal = this.#gate.admit(this);
+    if (refusal !== null) {
+      this.#refuse(refusal);
+      return this.#state === CLOSING ? bytes.length : end;
+    }
+    this.#forward(bytes, at, end);
+    return end;
+  }
+
+  #startExchange(bytes: Buffer, at: number): void {
+    this.inExchange = true;
+    this.answerStarted = false;
+    this.bytes = bytes;
+    this.start = at;
+    this.path = "";
+    this.status = 0;
+    this.flags = "-";
+    this.received = bytes.length - at;
+    this.sent = 0;
+    this.answer = null;
+    this.startedAt = performance.now();
+    this.#repeated = false;
+  }
+
+  #forward(bytes: Buffer, at: number, end: number): void {
+    const { head } = this;
+    const startLine =
+      this.path === head.target ? null : Buffer.from(`${head.method} ${this.path} HTTP/1.${head.minor}\r\n`, "latin1");
+    const out = compose(head, bytes, at, end, startLine, this.#appended());
+    this.bytes = EMPTY;
+    this.#state = this.#body.done ? READ : BODY;
+    // Kept for a second attempt: only where repeating changes nothing and all of it is here.
+    const repeatable = this.#body.done && REPEATABLE.has(head.method);
+    this.#pending = repeatable ? out.head : null;
+    this.#pendingRest = repeatable ? out.rest : null;
+    const back = this.#gate.take(this);
+    if (back !== null) {
+      this.#back = back;
+      if (!back.begin(this, out.head, out.rest)) {
+        this.#pause(PAUSED_BACK);
+      }
+      return;
+    }
+    this.#pending = out.head;
+    this.#pendingRest = out.rest;
+    this.#open();
+  }
+
+  #appended(): Buffer | null {
+    const { head } = this;
+    if (!head.websocket && !head.hostReplaced) {
+      return this.#gate.append;
+    }
+    const lines = head.hostReplaced ? [Buffer.from(`host: ${head.host}\r\n`, "latin1")] : [];
+    return Buffer.concat([...lines, ...(head.websocket ? [UPGRADE_LINES] : []), this.#gate.append ?? EMPTY]);
+  }
+
+  #open(): void {
+    this.#opening = true;
+    this.#pause(PAUSED_OPENING);
+    this.#gate.open(this);
+  }
+
+  /** The other side is there. */
+  opened(back: HttpBack): void {
+    const head = this.#pending;
+    if (!this.#opening || head === null) {
+      back.pipe.destroy();
+      return;
+    }
+    const rest = this.#pendingRest;
+    if (this.#state !== READ || !REPEATABLE.has(this.head.method)) {
+      this.#pending = null;
+      this.#pendingRest = null;
+    }
+    this.#opening = false;
+    this.#back = back;
+    if (!back.begin(this, head, rest)) {
+      this.#pause(PAUSED_BACK);
+    }
+    this.#unpause(PAUSED_OPENING);
+  }
+
+  /** The other side cannot be had. */
+  unavailable(answer: Answer): void {
+    if (this.#opening) {
+      this.#opening = false;
+      this.#unpauseQuietly(PAUSED_OPENING);
+      this.#refuse(answer);
+      this.#next();
+    }
+  }
+
+  #feedBody(bytes: Buffer, at: number): number {
+    const end = this.#body.take(bytes, at);
+    if (end < 0) {
+      this.#abandonBack();
+      this.#reject(BAD_REQUEST);
+      return bytes.length;
+    }
+    this.received += end - at;
+    if (this.#body.done) {
+      this.#state = READ;
+    }
+    if (this.#back !== null && !this.#back.send(at === 0 && end === bytes.length ? bytes : bytes.subarray(at, end))) {
+      this.#pause(PAUSED_BACK);
+    }
+    return end;
+  }
+
+  /** Answers a request that is not understood and closes. INVARIANT: after ambiguous HTTP nothing more is read as HTTP. */
+  #reject(answer: Answer): void {
+    this.head.close = true;
+    this.#body.none();
+    this.#refuse(answer);
+  }
+
+  #refuse(answer: Answer): void {
+    this.answer = answer;
+    this.status = answer.status;
+    this.flags = answer.flags;
+    // A body that has not come yet is not waited for: the client may be waiting for us. SPEC: RFC 9110 §10.1.1.
+    const closes = this.closes || !this.#body.done;
+    if (!this.answerStarted) {
+      const bytes = answerBytes(answer, this.head.method === "HEAD", closes);
+      this.sent = bytes.length;
+      if (!this.pipe.write(bytes)) {
+        this.#pause(PAUSED_FULL);
+      }
+    }
+    this.#finish();
+    if (closes || this.answerStarted) {
+      this.#close();
+    } else {
+      this.#state = HEAD;
+    }
+  }
+
+  #finish(): void {
+    if (this.inExchange) {
+      this.inExchange = false;
+      this.#gate.finished(this);
+    }
+    this.#pending = null;
+    this.#pendingRest = null;
+    this.bytes = EMPTY;
+    this.#headSinceMs = this.#lastMoveMs;
+  }
+
+  /** No more requests: what was written is sent, what still comes is thrown away for a while, then the connection ends. */
+  #close(): void {
+    this.#state = CLOSING;
+    this.#early = null;
+    this.#held = null;
+    this.#lastMoveMs = this.#now();
+    this.pipe.end();
+    this.#pauses = 0;
+    this.pipe.resume();
+  }
+
+  /** From the back: bytes of the answer. False: hold back. */
+  deliver(bytes: Buffer): boolean {
+    this.sent += bytes.length;
+    this.#lastMoveMs = this.#now();
+    this.answerStarted = true;
+    return this.pipe.write(bytes);
+  }
+
+  /** Lines to put into the answer's head. */
+  answerLines(websocket: boolean, untilClose: boolean): Buffer | null {
+    if (websocket) {
+      return UPGRADE_LINES;
+    }
+    if (untilClose) {
+      this.head.close = true;
+    }
+    return this.closes || this.#state === BODY ? CLOSE_LINE : null;
+  }
+
+  /** From the back: the answer is complete. */
+  answered(back: HttpBack, reusable: boolean): void {
+    this.#back = null;
+    if (reusable && this.#state === READ) {
+      this.#gate.release(back);
+    } else {
+      back.pipe.destroy();
+    }
+    const complete = this.#state === READ;
+    const closes = this.closes || !complete;
+    this.#finish();
+    this.#unpauseQuietly(PAUSED_BACK);
+    if (closes) {
+      this.#close();
+    } else {
+      this.#state = HEAD;
+      this.#next();
+    }
+  }
+
+  #next(): void {
+    if (this.#state !== HEAD || this.#feeding) {
+      return;
+    }
+    const early = this.#early;
+    if (early !== null) {
+      this.#early = null;
+      this.#unpauseQuietly(PAUSED_EARLY);
+      this.#feed(early);
+    }
+    if (this.#clientEnded && this.#state === HEAD && this.#early === null) {
+      this.#close();
+      return;
+    }
+    this.#applyPauses();
+  }
+
+  /** From the back: it closed before its answer was complete. */
+  backFailed(back: HttpBack, answer: Answer): void {
+    this.#back = null;
+    if (!this.answerStarted && back.served > 0 && this.#pending !== null && !this.#repeated && !this.pipe.destroyed) {
+      // The other side closed an idle connection as we wrote on it: once more, on a new one.
+      this.#repeated = true;
+      this.#open();
+      return;
+    }
+    if (this.answerStarted) {
+      this.flags = answer.flags;
+      this.#finish();
+      this.pipe.destroy();
+      return;
+    }
+    this.#refuse(answer);
+    this.#unpauseQuietly(PAUSED_BACK);
+    this.#next();
+  }
+
+  /** From the back: the switch to WebSocket is agreed. */
+  switched(back: HttpBack, first: Buffer | null): void {
+    this.#back = null;
+    this.#state = TUNNEL;
+    const early = this.#early;
+    this.#early = null;
+    this.#pauses = 0;
+    const splice = new Splice(
+      this.pipe,
+      back.pipe,
+      (end) => {
+        this.received += splice.received;
+        this.sent += splice.sent;
+        this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+        this.#finish();
+        this.#gate.closed(this);
+      },
+      () => {
+        this.#lastMoveMs = this.#now();
+      },
+    );
+    this.#tunnel = splice;
+    if (first !== null) {
+      this.pipe.write(first);
+    }
+    if (early !== null) {
+      back.pipe.write(early);
+    }
+  }
+
+  backDrained(): void {
+    this.#unpause(PAUSED_BACK);
+  }
+
+  onDrain(): void {
+    this.#back?.resume();
+    if ((this.#pauses & PAUSED_FULL) !== 0) {
+      this.#unpauseQuietly(PAUSED_FULL);
+      this.#next();
+    }
+  }
+
+  onEnd(): void {
+    this.#clientEnded = true;
+    if (this.#state === BODY || this.#held !== null) {
+      this.#abandonBack();
+      this.flags = "DC";
+      this.#finish();
+      this.pipe.destroy();
+    } else if (this.#state === HEAD && !this.inExchange && this.#early === null) {
+      this.#close();
+    }
+  }
+
+  onClose(_error: Error | null): void {
+    this.pipe.handler = NO_HANDLER;
+    if (this.inExchange) {
+      this.flags = "DC";
+    }
+    this.#abandonBack();
+    this.#finish();
+    this.#state = CLOSING;
+    this.#gate.closed(this);
+  }
+
+  #abandonBack(): void {
+    if (this.#opening) {
+      this.#opening = false;
+      this.#gate.cancel(this);
+    }
+    const back = this.#back;
+    this.#back = null;
+    back?.abandon();
+  }
+
+  tick(nowMs: number): void {
+    if (this.#state === CLOSING) {
+      if (nowMs - this.#lastMoveMs > LINGER_MS) {
+        this.pipe.destroy();
+      }
+    } else if (this.#state === TUNNEL) {
+      // A tunnel is the client's to end.
+    } else if (this.#state === HEAD && this.#headStarted && nowMs - this.#headSinceMs > this.#timeouts.headMs) {
+      this.#startExchange(EMPTY, 0);
+      this.#reject(REQUEST_TIMEOUT);
+    } else if (nowMs - this.#lastMoveMs > this.#timeouts.idleMs) {
+      this.#idle();
+    }
+  }
+
+  #idle(): void {
+    if (!this.inExchange) {
+      this.#close();
+    } else if (this.answerStarted) {
+      this.flags = "SI";
+      this.destroy();
+    } else {
+      this.#abandonBack();
+      this.#reject(UPSTREAM_TIMEOUT);
+    }
+  }
+
+  /** Answers what is under way, then closes. */
+  drain(): void {
+    this.#draining = true;
+    if (this.#state === HEAD && !this.inExchange && this.#held === null) {
+      this.#close();
+    }
+  }
+
+  destroy(): void {
+    this.#abandonBack();
+    this.#tunnel?.close();
+    this.pipe.destroy();
+  }
+
+  #keep(bytes: Buffer): void {
+    this.#early = this.#early === null ? bytes : Buffer.concat([this.#early, bytes]);
+    this.#pause(PAUSED_EARLY);
+  }
+
+  #pause(reason: number): void {
+    this.#pauses |= reason;
+    this.pipe.pause();
+  }
+
+  #unpauseQuietly(reason: number): void {
+    this.#pauses &= ~reason;
+  }
+
+  #unpause(reason: number): void {
+    this.#pauses &= ~reason;
+    this.#applyPauses();
+  }
+
+  #applyPauses(): void {
+    if (this.#pauses === 0) {
+      this.pipe.resume();
+    }
+  }
+}
+
+const EMPTY = Buffer.alloc(0);

@@ -1,0 +1,455 @@
+/** The listener others reach the service by: who is it, may it, then on to the application. */
+import { createHash } from "node:crypto";
+import { connect as connectTcp, type Socket } from "node:net";
+import { type SecureContext, TLSSocket } from "node:tls";
+import type { SpiffeId } from "../core/spiffe/id.ts";
+import type { X509Svid } from "../core/spiffe/svid.ts";
+import { plainIp } from "../io/net.ts";
+import { secureContext } from "../io/tls.ts";
+import { logConnection, logExchange } from "./access-lines.ts";
+import type { Cause, Tracked } from "./connections.ts";
+import { countClosed, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
+import { type ConnectionFacts, KILLED, PLAINTEXT_REFUSED, type RequestFacts, type Verdict } from "./enforce.ts";
+import { type Answer, APP_DOWN, BAD_REQUEST, denied } from "./http/answers.ts";
+import { splitTarget } from "./http/target.ts";
+import { HttpBack } from "./http-back.ts";
+import { HttpFront, type HttpGate } from "./http-front.ts";
+import { type Proof, verifyPeer } from "./peer.ts";
+import { SocketPipe } from "./pipe.ts";
+import { Splice } from "./splice.ts";
+import type { Facts } from "./state.ts";
+import type { HttpSeries, Security, TcpSeries } from "./telemetry.ts";
+
+const TLS_HANDSHAKE = 0x16;
+
+/** Accepts for one service. One TLS context for each SVID: a rotation concerns new handshakes only. */
+export class Inbound {
+  readonly context: ProxyContext;
+  #tls: { svid: X509Svid; context: SecureContext } | null = null;
+
+  constructor(context: ProxyContext) {
+    this.context = context;
+  }
+
+  accept(socket: Socket): void {
+    // INVARIANT: registered before anything is checked.
+    const connection = new InboundConnection(this, socket);
+    this.context.connections.add(connection);
+    connection.start();
+  }
+
+  tlsContext(): { svid: X509Svid; context: SecureContext } | null {
+    const svid = this.context.state.svid.value;
+    if (svid !== null && this.#tls?.svid !== svid) {
+      this.#tls = { svid, context: secureContext(svid) };
+    }
+    return svid === null ? null : this.#tls;
+  }
+}
+
+class InboundConnection implements Tracked, HttpGate, RequestFacts {
+  peer: SpiffeId | null = null;
+  proof: Proof | null = null;
+  /** Every forwarded request says who sent it; null for plaintext. */
+  append: Buffer | null = null;
+  // RequestFacts
+  principal: SpiffeId | null = null;
+  readonly sourceIp: string;
+  readonly destinationIp: string;
+  port = 0;
+  sni: string | null = null;
+  method = "";
+  path = "";
+  host = "";
+
+  readonly #inbound: Inbound;
+  readonly #context: ProxyContext;
+  readonly #raw: Socket;
+  readonly #startedMs: number;
+  #socket: Socket;
+  #established = false;
+  #closed = false;
+  #front: HttpFront | null = null;
+  #splice: Splice | null = null;
+  #idle: HttpBack | null = null;
+  #verdict: Verdict | null = null;
+  #denialId: string | null = null;
+  #http: HttpSeries | null = null;
+  #tcp: TcpSeries | null = null;
+  #cause: Cause | null = null;
+  #cancelDial: (() => void) | null = null;
+
+  constructor(inbound: Inbound, socket: Socket) {
+    this.#inbound = inbound;
+    this.#context = inbound.context;
+    this.#raw = socket;
+    this.#socket = socket;
+    this.#startedMs = this.#context.time.nowMs;
+    this.sourceIp = plainIp(socket.remoteAddress);
+    this.destinationIp = plainIp(socket.localAddress);
+  }
+
+  start(): void {
+    const raw = this.#raw;
+    raw.on("error", () => raw.destroy());
+    raw.once("close", () => this.#gone());
+    raw.once("readable", () => this.#detect());
+  }
+
+  get #facts(): Facts | null {
+    return this.#context.state.facts.value;
+  }
+
+  /** The first byte tells TLS from plaintext. */
+  #detect(): void {
+    const first: Buffer | null = this.#raw.read();
+    const facts = this.#facts;
+    if (first === null || facts === null) {
+      // INVARIANT: no snapshot, no service.
+      this.#raw.destroy();
+      return;
+    }
+    this.port = facts.snapshot.workload.port;
+    this.#raw.unshift(first);
+    if (first[0] === TLS_HANDSHAKE) {
+      this.#handshake();
+    } else if (facts.enforcer.mtls === "STRICT") {
+      this.#refusePlaintext(facts);
+    } else {
+      this.#establish(facts);
+    }
+  }
+
+  #refusePlaintext(facts: Facts): void {
+    const { telemetry, log } = this.#context;
+    telemetry.refusals(null, ownParty(this.#context)).plaintext.value++;
+    this.#denialId = recordDenial(this.#context, facts, PLAINTEXT_REFUSED, this, null);
+    log.warn("plaintext refused", { sourceIp: this.sourceIp, denial: this.#denialId });
+    this.#verdict = PLAINTEXT_REFUSED;
+    this.#logConnection("DENY", "plaintext_refused", 0, 0);
+    this.#raw.destroy();
+  }
+
+  #handshake(): void {
+    const own = this.#inbound.tlsContext();
+    if (own === null) {
+      this.#refuseHandshake("own-identity-missing", "this service has no identity yet");
+      return;
+    }
+    const socket = new TLSSocket(this.#raw, {
+      isServer: true,
+      secureContext: own.context,
+      requestCert: true,
+      // The chain is checked by SPIFFE's rules once the handshake proved that the peer holds the key.
+      rejectUnauthorized: false,
+    });
+    this.#socket = socket;
+    let over = false;
+    const fail = (reason: string, error: Error | null) => {
+      if (!over) {
+        over = true;
+        this.#refuseHandshake(reason, error?.message ?? "the peer closed during the handshake");
+      }
+    };
+    socket.on("_tlsError", (error: Error) => fail("handshake-failed", error));
+    socket.on("error", (error) => fail("handshake-failed", error));
+    socket.once("close", () => fail("handshake-aborted", null));
+    socket.once("secure", () => {
+      if (!over) {
+        over = true;
+        this.#proven(socket, own.svid);
+      }
+    });
+  }
+
+  #refuseHandshake(reason: string, message: string): void {
+    const { telemetry, log } = this.#context;
+    const series = telemetry.refusals(null, ownParty(this.#context));
+    series.connectionError.value++;
+    if (reason === "no-certificate") {
+      series.noCertificate.value++;
+    } else if (reason !== "handshake-failed" && reason !== "handshake-aborted" && reason !== "own-identity-missing") {
+      series.verifyError.value++;
+    }
+    log.warn("handshake refused", { sourceIp: this.sourceIp, reason, message });
+    this.#logConnection("TLS_FAILURE", reason, 0, 0);
+    this.#socket.destroy();
+    this.#raw.destroy();
+  }
+
+  #proven(socket: TLSSocket, own: X509Svid): void {
+    const { state, clock } = this.#context;
+    const facts = this.#facts;
+    if (facts === null) {
+      socket.destroy();
+      return;
+    }
+    const verified = verifyPeer(socket, state.bundles.value, clock.now());
+    if (!verified.ok) {
+      this.#refuseHandshake(verified.reason, verified.message);
+      return;
+    }
+    this.peer = verified.id;
+    this.principal = verified.id;
+    this.proof = { chain: verified.chain, provenAtMs: clock.now() };
+    const servername = (socket as TLSSocket & { servername?: string | false }).servername;
+    this.sni = typeof servername === "string" ? servername : null;
+    const hash = createHash("sha256")
+      .update(verified.chain[0] as Uint8Array)
+      .digest("hex");
+    this.append = Buffer.from(`x-forwarded-client-cert: By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
+    if (facts.killed.has(verified.id) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
+      this.#verdict = KILLED;
+      this.#denialId = recordDenial(this.#context, facts, KILLED, this, null);
+      this.#logConnection("DENY", "identity_killed", 0, 0);
+      socket.destroy();
+      return;
+    }
+    this.#establish(facts);
+  }
+
+  #establish(facts: Facts): void {
+    this.#established = true;
+    const { telemetry, time, timeouts } = this.#context;
+    const source = peerParty(facts, this.peer);
+    const security: Security = this.peer === null ? "none" : "mutual_tls";
+    const pipe = new SocketPipe(this.#socket);
+    if (isHttp(facts.snapshot.workload)) {
+      this.#http = telemetry.http("destination", source, ownParty(this.#context), security);
+      this.#front = new HttpFront(pipe, this, time.read, timeouts);
+      return;
+    }
+    const verdict = facts.enforcer.tcp(this);
+    this.#verdict = verdict;
+    if (!verdict.allow) {
+      this.#denialId = recordDenial(this.#context, facts, verdict, this, null);
+      this.#logConnection("DENY", "policy_denied", 0, 0);
+      this.#socket.destroy();
+      return;
+    }
+    pipe.pause();
+    this.#tcp = telemetry.tcp("destination", source, ownParty(this.#context), security);
+    const tcp = this.#tcp;
+    tcp.opened.value++;
+    this.#dial((upstream) => {
+      if (upstream === null) {
+        this.#logConnection("UF", "upstream_connect_failure", 0, 0);
+        tcp.closed.value++;
+        this.#tcp = null;
+        pipe.destroy();
+        return;
+      }
+      this.#splice = new Splice(
+        pipe,
+        upstream,
+        () => this.#spliceOver(),
+        () => {},
+      );
+    });
+  }
+
+  #spliceOver(): void {
+    const splice = this.#splice;
+    const tcp = this.#tcp;
+    if (splice !== null && tcp !== null) {
+      tcp.closed.value++;
+      tcp.sent.value += splice.sent;
+      tcp.received.value += splice.received;
+      this.#logConnection("-", this.#cause ?? "via_upstream", splice.received, splice.sent);
+    }
+  }
+
+  #dial(done: (pipe: SocketPipe | null) => void): void {
+    const { app, clock, timeouts, log } = this.#context;
+    const socket = connectTcp({ ...app, allowHalfOpen: true, noDelay: true });
+    let over = false;
+    const finish = (error: Error | null) => {
+      if (over) {
+        return;
+      }
+      over = true;
+      this.#cancelDial = null;
+      cancel();
+      if (error === null) {
+        socket.removeAllListeners("error");
+        done(new SocketPipe(socket));
+      } else {
+        socket.destroy();
+        log.warn("the application cannot be reached", { app: `${app.host}:${app.port}`, error });
+        done(null);
+      }
+    };
+    const cancel = clock.after(timeouts.connectMs, () => finish(new Error(`no answer in ${timeouts.connectMs} ms`)));
+    this.#cancelDial = () => {
+      over = true;
+      cancel();
+      socket.destroy();
+    };
+    socket.on("error", (error) => finish(error));
+    socket.once("connect", () => finish(null));
+  }
+
+  // HttpGate
+
+  /** HOT. */
+  admit(front: HttpFront): Answer | null {
+    const facts = this.#facts as Facts;
+    const { head } = front;
+    const target = splitTarget(head);
+    const path = target === null ? null : facts.enforcer.normalize(target);
+    if (path === null) {
+      head.close = true;
+      return BAD_REQUEST;
+    }
+    // INVARIANT: the path that is decided on is the path that is forwarded.
+    front.path = path;
+    this.method = head.method;
+    this.path = path;
+    this.host = head.host;
+    const verdict = facts.enforcer.http(this);
+    this.#verdict = verdict;
+    if (verdict.allow) {
+      this.#denialId = null;
+      return null;
+    }
+    this.#denialId = recordDenial(this.#context, facts, verdict, this, this);
+    const details = `rbac_access_denied_matched_policy[${verdict.policy === null ? "none" : `${verdict.policy}/${verdict.rule}`}]`;
+    return denied(this.#denialId, details);
+  }
+
+  values(name: string): readonly string[] {
+    const front = this.#front;
+    return front === null ? [] : front.head.values(front.bytes, front.start, name);
+  }
+
+  take(_front: HttpFront): HttpBack | null {
+    const back = this.#idle;
+    this.#idle = null;
+    if (back !== null && (back.pipe.destroyed || this.#context.time.nowMs - back.idleSinceMs >= back.idleLimitMs)) {
+      back.pipe.destroy();
+      return null;
+    }
+    return back;
+  }
+
+  open(front: HttpFront): void {
+    this.#dial((pipe) => (pipe === null ? front.unavailable(APP_DOWN) : front.opened(new HttpBack(pipe))));
+  }
+
+  cancel(_front: HttpFront): void {
+    this.#cancelDial?.();
+    this.#cancelDial = null;
+  }
+
+  /** The connection to the application belongs to this client's connection alone: no answer can reach another identity. */
+  release(back: HttpBack): void {
+    back.idleSinceMs = this.#context.time.nowMs;
+    this.#idle = back;
+  }
+
+  finished(front: HttpFront): void {
+    const durationMs = performance.now() - front.startedAt;
+    this.#http?.record(front.status, front.flags, durationMs, front.received, front.sent);
+    logExchange(this.#context, front, {
+      durationMs,
+      direction: "inbound",
+      sourcePrincipal: this.peer,
+      sourceIp: this.sourceIp,
+      destination: null,
+      verdict: this.#verdict,
+      denialId: this.#denialId,
+      cause: this.#cause,
+    });
+    this.#verdict = null;
+    this.#denialId = null;
+  }
+
+  closed(_front: HttpFront): void {
+    this.#idle?.pipe.destroy();
+    this.#idle = null;
+  }
+
+  // Tracked
+
+  recheck(): Cause | null {
+    const facts = this.#facts;
+    if (facts === null || !this.#established) {
+      return null;
+    }
+    if (this.peer === null && facts.enforcer.mtls === "STRICT") {
+      return "plaintext-refused";
+    }
+    if ((this.peer !== null && facts.killed.has(this.peer)) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
+      return "identity-killed";
+    }
+    if (isHttp(facts.snapshot.workload) !== (this.#front !== null)) {
+      return "policy-changed";
+    }
+    if (this.#front === null) {
+      return this.#denies(facts, facts.enforcer.tcp(this), null);
+    }
+    // Requests are decided one by one; the one under way is decided again.
+    return this.#front.inExchange ? this.#denies(facts, facts.enforcer.http(this), this) : null;
+  }
+
+  #denies(facts: Facts, verdict: Verdict, request: RequestFacts | null): Cause | null {
+    if (verdict.allow) {
+      return null;
+    }
+    this.#verdict = verdict;
+    this.#denialId = recordDenial(this.#context, facts, verdict, this as ConnectionFacts, request);
+    return "policy-changed";
+  }
+
+  close(cause: Cause): void {
+    if (this.#closed) {
+      return;
+    }
+    this.#cause = cause;
+    countClosed(this.#context, cause);
+    this.#cancelDial?.();
+    this.#front?.destroy();
+    this.#splice?.close();
+    this.#socket.destroy();
+    this.#raw.destroy();
+  }
+
+  tick(nowMs: number): void {
+    if (this.#established) {
+      this.#front?.tick(nowMs);
+    } else if (nowMs - this.#startedMs > this.#context.timeouts.headMs) {
+      this.close("head-timeout");
+    }
+  }
+
+  drain(): void {
+    this.#front?.drain();
+  }
+
+  #gone(): void {
+    this.#closed = true;
+    this.#cancelDial?.();
+    if (this.#tcp !== null && this.#splice === null) {
+      this.#tcp.closed.value++;
+      this.#logConnection("DC", this.#cause ?? "closed_before_connected", 0, 0);
+    }
+    this.#context.connections.delete(this);
+  }
+
+  #logConnection(flags: string, details: string, received: number, sent: number): void {
+    logConnection(this.#context, {
+      direction: "inbound",
+      startedMs: this.#startedMs,
+      sourcePrincipal: this.peer,
+      sourceIp: this.sourceIp,
+      destination: null,
+      flags,
+      details,
+      received,
+      sent,
+      verdict: this.#verdict,
+      denialId: this.#denialId,
+      cause: this.#cause,
+    });
+  }
+}

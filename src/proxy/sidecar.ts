@@ -1,0 +1,226 @@
+/** One sidecar's data path: its listeners, its facts, and what happens when those change. No configuration, no control plane. */
+import type { Socket } from "node:net";
+import type { Kill } from "../core/api/snapshot.ts";
+import type { Clock } from "../core/base/clock.ts";
+import { trustDomainOf } from "../core/spiffe/id.ts";
+import type { X509Bundles } from "../core/spiffe/svid.ts";
+import type { Log } from "../io/log.ts";
+import { type Address, listenTcp, type TcpListener } from "../io/net.ts";
+import { originalDestination } from "../io/net-original-destination.ts";
+import type { AccessLog } from "./access-log.ts";
+import { capturedUpstream, isOwnListener } from "./capture.ts";
+import { Connections } from "./connections.ts";
+import { countClosed, ownParty, type ProxyContext, type Timeouts } from "./context.ts";
+import { Denials } from "./denials.ts";
+import { Inbound } from "./inbound.ts";
+import { Outbound } from "./outbound.ts";
+import { bundlesAfterRemoval, stillBelieved } from "./peer.ts";
+import { CoarseTime, type Facts, State } from "./state.ts";
+import { partyOf, Telemetry } from "./telemetry.ts";
+import { TlsTransport } from "./transport.ts";
+
+export interface SidecarOptions {
+  readonly service: { readonly name: string; readonly namespace: string };
+  readonly app: Address;
+  readonly inbound: Address;
+  readonly outbound: Readonly<Record<string, Address>>;
+  readonly capture: { readonly inbound?: Address; readonly outbound?: Address };
+  readonly accessLog: (telemetry: Telemetry) => AccessLog | null;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly timeouts: Timeouts;
+}
+
+/** An order of the kill switch, carried out here. */
+export interface KillReceipt {
+  readonly order: string;
+  readonly connectionsClosed: number;
+}
+
+const TICK_MS = 1_000;
+
+export class Sidecar {
+  readonly state: State = new State();
+  readonly telemetry: Telemetry = new Telemetry();
+  readonly connections: Connections = new Connections();
+  readonly denials: Denials;
+  readonly context: ProxyContext;
+  /** Called for each order of the kill switch that was not in the snapshot before. */
+  onReceipt: (receipt: KillReceipt) => void = () => {};
+  readonly #options: SidecarOptions;
+  readonly #inbound: Inbound;
+  readonly #outbound: Outbound;
+  readonly #accessLog: AccessLog | null;
+  readonly #listeners = new Map<string, TcpListener>();
+  #cancelTick: () => void = () => {};
+  #orders = new Set<string>();
+  #bundles: X509Bundles = new Map();
+
+  constructor(options: SidecarOptions) {
+    this.#options = options;
+    const { service, app, log, clock, timeouts } = options;
+    this.denials = new Denials(this.telemetry.families.dropped.with("denial"));
+    this.#accessLog = options.accessLog(this.telemetry);
+    this.context = {
+      service,
+      app,
+      state: this.state,
+      connections: this.connections,
+      telemetry: this.telemetry,
+      denials: this.denials,
+      accessLog: this.#accessLog,
+      log,
+      clock,
+      time: new CoarseTime(clock.now()),
+      timeouts,
+    };
+    this.#inbound = new Inbound(this.context);
+    this.#outbound = new Outbound(this.context, new TlsTransport(this.state, clock));
+    this.state.facts.watch((facts) => facts !== null && this.#factsChanged(facts));
+    this.state.bundles.watch((bundles) => this.#bundlesChanged(bundles));
+    this.#initialiseSeries(null);
+  }
+
+  /** Listens everywhere; an address that is taken is an error, and nothing listens then. */
+  async listen(): Promise<void> {
+    const { inbound, outbound, capture } = this.#options;
+    try {
+      await this.#listen("inbound", inbound, (socket) => this.#inbound.accept(socket));
+      for (const [name, address] of Object.entries(outbound)) {
+        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name));
+      }
+      if (capture.inbound !== undefined) {
+        await this.#listen("capture/inbound", capture.inbound, (socket) => this.#inbound.accept(socket));
+      }
+      if (capture.outbound !== undefined) {
+        await this.#listen("capture/outbound", capture.outbound, (socket) => this.#captured(socket));
+      }
+    } catch (error) {
+      this.stopListening();
+      throw error;
+    }
+    this.#tick();
+  }
+
+  async #listen(name: string, address: Address, accept: (socket: Socket) => void): Promise<void> {
+    this.#listeners.set(name, await listenTcp(address, accept));
+  }
+
+  /** Where a listener is bound: `inbound`, `outbound/NAME`, `capture/inbound`, `capture/outbound`. */
+  address(listener: string): Address | null {
+    return this.#listeners.get(listener)?.address ?? null;
+  }
+
+  #captured(socket: Socket): void {
+    const { log } = this.context;
+    const destination = originalDestination(socket);
+    const own = [...this.#listeners.values()].map(({ address }) => address);
+    const facts = this.state.facts.value;
+    if (destination === null || facts === null || isOwnListener(destination, own)) {
+      log.warn("a captured connection without a destination is refused", { destination });
+      socket.destroy();
+      return;
+    }
+    const upstream = capturedUpstream(destination, facts.snapshot.upstreams);
+    if (upstream === null) {
+      log.warn("a connection to an address outside the mesh is refused", { destination });
+      countClosed(this.context, "outside-the-mesh");
+      socket.destroy();
+      return;
+    }
+    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`);
+  }
+
+  #tick(): void {
+    const { clock, time } = this.context;
+    this.#cancelTick = clock.after(TICK_MS, () => {
+      time.nowMs = clock.now();
+      this.connections.tick(time.nowMs);
+      this.#outbound.tick();
+      this.#tick();
+    });
+  }
+
+  /** INVARIANT: the facts changed in one assignment; every connection is asked again at once. */
+  #factsChanged(facts: Facts): void {
+    const { kills, workload } = facts.snapshot;
+    const orders = new Set(kills.map(({ order }) => order));
+    for (const kill of kills) {
+      if (!this.#orders.has(kill.order)) {
+        this.onReceipt({ order: kill.order, connectionsClosed: this.#kill(kill, kill.spiffeId === workload.spiffeId) });
+      }
+    }
+    this.#orders = orders;
+    const closed = this.connections.recheck();
+    if (closed.size > 0) {
+      this.context.log.info("connections closed by a change", Object.fromEntries(closed));
+    }
+    this.#initialiseSeries(facts);
+  }
+
+  #kill(kill: Kill, own: boolean): number {
+    const closed = this.connections.close((connection) => own || connection.peer === kill.spiffeId, "identity-killed");
+    this.context.log.warn("identity cut off", {
+      spiffeId: kill.spiffeId,
+      order: kill.order,
+      connectionsClosed: closed,
+    });
+    return closed;
+  }
+
+  #bundlesChanged(bundles: X509Bundles): void {
+    const judged = bundlesAfterRemoval(this.#bundles, bundles, this.context.clock.now());
+    this.#bundles = bundles;
+    if (judged !== null) {
+      this.connections.close(
+        ({ peer, proof }) =>
+          peer !== null && proof !== null && judged.has(trustDomainOf(peer)) && !stillBelieved(proof, judged),
+        "trust-removed",
+      );
+    }
+  }
+
+  /** A counter born at 3 and flat has no rate: the series that alerts look at exist at 0 before anything happens. */
+  #initialiseSeries(facts: Facts | null): void {
+    const own = ownParty(this.context);
+    this.telemetry.refusals(null, own);
+    this.telemetry.tcpDenied(null, own);
+    if (facts === null) {
+      return;
+    }
+    const http = facts.snapshot.workload.protocol === "http";
+    for (const upstream of facts.snapshot.upstreams) {
+      const party = partyOf(upstream);
+      if (http) {
+        this.telemetry.http("destination", party, own, "mutual_tls").at(403, "DENY");
+      } else {
+        this.telemetry.tcpDenied(party, own);
+        this.telemetry.tcp("destination", party, own, "mutual_tls");
+      }
+      this.telemetry.refusals(own, party);
+      if (upstream.protocol === "http") {
+        this.telemetry.http("source", own, party, "unknown").at(403, "-");
+      }
+    }
+  }
+
+  stopListening(): void {
+    for (const listener of this.#listeners.values()) {
+      listener.close();
+    }
+  }
+
+  /** Accepts nothing new, lets what is under way end for up to `graceMs`, then closes the rest. */
+  async close(graceMs: number): Promise<void> {
+    this.stopListening();
+    this.connections.drain();
+    const deadline = performance.now() + graceMs;
+    this.#outbound.close();
+    while (this.connections.size > 0 && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    this.connections.close(() => true, "draining");
+    this.#cancelTick();
+    await this.#accessLog?.close();
+  }
+}

@@ -1,0 +1,157 @@
+/** The agent's configuration file. */
+import { readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { configError, EveryhopError, type Issue } from "../core/base/errors.ts";
+import {
+  list,
+  object,
+  oneOf,
+  optional,
+  refined,
+  required,
+  type Shape,
+  string,
+  validate,
+} from "../core/base/validate.ts";
+import { parseYaml } from "../core/base/yaml.ts";
+import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import type { Level } from "../io/log.ts";
+
+export interface AgentConfig {
+  readonly trustDomain: TrustDomain;
+  /** `host:port`. */
+  readonly server: string;
+  readonly dataDir: string;
+  readonly joinToken: string | null;
+  readonly joinTokenFile: string | null;
+  readonly trustBundle: string;
+  /** Paths. */
+  readonly socket: string;
+  readonly brokerSocket: string;
+  readonly adminSocket: string;
+  readonly brokers: readonly SpiffeId[];
+  /** `host:port`; null: none are served. */
+  readonly metrics: string | null;
+  readonly logLevel: Level;
+}
+
+const DEFAULT_SOCKET = "/run/everyhop/agent.sock";
+const DEFAULT_BROKER_SOCKET = "/run/everyhop/broker.sock";
+
+const trustDomain: Shape<TrustDomain> = refined(string(), (name, at) => {
+  const fault = trustDomainFault(name);
+  return fault === null ? (name as TrustDomain) : at.fault(`\`${name}\` is not a trust domain: ${fault}`);
+});
+
+const spiffeId: Shape<SpiffeId> = refined(string(), (text, at) => {
+  const fault = spiffeIdFault(text);
+  return fault === null ? (text as SpiffeId) : at.fault(`\`${text}\` is not a SPIFFE ID: ${fault}`);
+});
+
+const hostPort = (): Shape<string> =>
+  refined(string({ what: "`host:port`" }), (text, at) => {
+    const port = Number(/^(?:\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):(\d{1,5})$/.exec(text)?.[1] ?? -1);
+    return port >= 0 && port <= 65_535 ? text : at.fault(`\`${text}\` is not \`host:port\``);
+  });
+
+const SHAPE = object({
+  trustDomain: required(trustDomain),
+  server: required(hostPort()),
+  dataDir: required(string({ what: "a folder" })),
+  joinToken: optional(string({ pattern: /^[A-Za-z0-9._-]{1,255}$/, what: "a join token" })),
+  joinTokenFile: optional(string({ what: "a file" })),
+  trustBundle: required(string({ what: "a PEM file" })),
+  socket: optional(string({ what: "the path of a socket" })),
+  brokerSocket: optional(string({ what: "the path of a socket" })),
+  adminSocket: optional(string({ what: "the path of a socket" })),
+  brokers: optional(list(spiffeId)),
+  metrics: optional(hostPort()),
+  logLevel: optional(oneOf("debug", "info", "warn", "error")),
+});
+
+/** Longest path a unix socket may have. Source: unix(7). */
+const MAX_SOCKET_PATH = 107;
+
+const fits = (path: string): boolean => Buffer.byteLength(path) <= MAX_SOCKET_PATH;
+
+/** Where the agent's own administration listens: its data folder, or beside the Workload API where that path is too long. */
+export function defaultAdminSocket(dataDir: string, socket: string): string {
+  const path = join(dataDir, "admin.sock");
+  return fits(path) ? path : join(dirname(socket), "agent-admin.sock");
+}
+
+/**
+ * Reads the file; paths in it are relative to its folder. Errors: `file-missing`; `config-invalid` with every issue's place.
+ */
+export function loadAgentConfig(file: string): AgentConfig {
+  const { documents, issues } = parseYaml(readText(file), file);
+  const [document] = documents;
+  if (issues.length > 0) {
+    throw configError(issues);
+  }
+  if (document === undefined) {
+    throw configError([{ code: "config-invalid", severity: "error", message: "the file is empty", file }]);
+  }
+  const validated = validate(SHAPE, document);
+  if (validated.value === undefined) {
+    throw configError(validated.issues);
+  }
+  const given = validated.value;
+  const further: Issue[] = [];
+  const fault = (path: string, message: string, hint: string) =>
+    further.push({ code: "config-invalid", severity: "error", message, hint, ...document.place([path]) });
+  const at = (path: string) => resolve(dirname(file), path.replace(/^unix:(\/\/)?/, ""));
+  const { socket = DEFAULT_SOCKET, brokerSocket = DEFAULT_BROKER_SOCKET } = given;
+  const adminSocket =
+    given.adminSocket === undefined ? defaultAdminSocket(at(given.dataDir), at(socket)) : at(given.adminSocket);
+  const sockets = { socket: at(socket), brokerSocket: at(brokerSocket), adminSocket };
+  for (const [key, path] of Object.entries(sockets)) {
+    if (!fits(path)) {
+      fault(key, `\`${path}\` is too long for a socket (${MAX_SOCKET_PATH} bytes)`, "choose a shorter folder");
+    }
+  }
+  if (given.joinToken !== undefined && given.joinTokenFile !== undefined) {
+    fault("joinTokenFile", "`joinToken` is given already", "give one of the two");
+  }
+  if (further.length > 0) {
+    throw configError(further);
+  }
+  return {
+    trustDomain: given.trustDomain,
+    server: given.server,
+    dataDir: at(given.dataDir),
+    joinToken: given.joinToken ?? null,
+    joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),
+    trustBundle: at(given.trustBundle),
+    ...sockets,
+    brokers: given.brokers ?? [sidecarId(given.trustDomain)],
+    metrics: given.metrics ?? null,
+    logLevel: given.logLevel ?? "info",
+  };
+}
+
+/** The token to join with, or null; a file that is missing or empty is none (it is needed once only). */
+export function readJoinToken(config: AgentConfig): string | null {
+  if (config.joinTokenFile === null) {
+    return config.joinToken;
+  }
+  try {
+    return readFileSync(config.joinTokenFile, "utf8").trim() || null;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") {
+      return null;
+    }
+    throw new EveryhopError("file-missing", `cannot read \`${config.joinTokenFile}\`: ${(error as Error).message}`);
+  }
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new EveryhopError("file-missing", `cannot read \`${file}\`: ${(error as Error).message}`, {
+      hint: "name the agent's configuration with `--config FILE`",
+      cause: error,
+    });
+  }
+}

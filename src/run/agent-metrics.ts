@@ -1,0 +1,45 @@
+import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import type { RunningAgent } from "../identity/agent/agent.ts";
+
+/** The agent's metrics. Identities are no labels: their number has no bound. */
+export function agentMetrics(agent: RunningAgent): Registry {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const gauge = (name: string, help: string, value: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(value());
+      },
+    });
+  const seconds = (ms: number | null): number => (ms === null ? 0 : ms / 1_000);
+  gauge("everyhop_agent_entries", "registration entries this agent may hand out", () => agent.cache.entries.size);
+  gauge("everyhop_agent_svids", "X.509-SVIDs held for workloads", () => agent.cache.svidCount);
+  gauge(
+    "everyhop_agent_svid_failures",
+    "entries whose X.509-SVID could not be obtained",
+    () => agent.cache.failureCount,
+  );
+  gauge("everyhop_agent_synced_timestamp_seconds", "when the cache was last in step with the server", () =>
+    seconds(agent.sync.value.syncedAtMs),
+  );
+  gauge("everyhop_agent_server_reachable", "1 while the last exchange with the server succeeded", () =>
+    agent.sync.value.problem === null ? 1 : 0,
+  );
+  gauge("everyhop_agent_own_svid_expiry_timestamp_seconds", "when the agent's own X.509-SVID expires", () =>
+    seconds(agent.own.value.svid.notAfter),
+  );
+  gauge(
+    "everyhop_agent_workload_connections",
+    "open connections to the Workload API",
+    () => agent.connections().workload,
+  );
+  gauge(
+    "everyhop_agent_broker_connections",
+    "open connections to the broker endpoint",
+    () => agent.connections().broker,
+  );
+  return registry;
+}
