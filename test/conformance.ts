@@ -3,8 +3,17 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { peer, without } from "./peers.ts";
 
-/** For `test(name, { skip }, …)`, with the text of one file; empty where the vectors are not here. */
-export function conformanceText(path: string): { readonly skip: string | false; readonly text: string } {
-  const folder = peer("conformance");
-  return { skip: without("conformance"), text: folder === null ? "" : readFileSync(join(folder, path), "utf8") };
+/** The folder's path; null where this machine does not have it. */
+export function conformanceFolder(): string | null {
+  return peer("conformance");
+}
+
+/** For `test(name, { skip: withoutConformance() }, …)`: the reason to skip, false where the vectors are here. */
+export function withoutConformance(): string | false {
+  return without("conformance");
+}
+
+/** A vector file as JSON. */
+export function readVectors(path: string): unknown {
+  return JSON.parse(readFileSync(join(conformanceFolder() ?? "", path), "utf8"));
 }
