@@ -6,8 +6,8 @@ import type { SpiffeId } from "../../core/spiffe/id.ts";
 import { Agent } from "../../gen/everyhop/agent/agent_pb.js";
 import { closePidfd, openPidfd } from "../../io/peer.ts";
 import type { Handlers } from "../../io/rpc/adapter.ts";
+import { toStatus } from "../../io/rpc/errors.ts";
 import { listenUnix, type RpcListener } from "../../io/rpc/listen.ts";
-import { endOf } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
 
@@ -27,7 +27,7 @@ export function serveAgentAdmin(options: AdminOptions): Promise<RpcListener<null
     explain(call, callback) {
       explain(options, call.request.pid).then(
         (document) => callback(null, document),
-        (error) => callback(endOf(error)),
+        (error) => callback(toStatus(error)),
       );
     },
   };
@@ -52,7 +52,8 @@ async function explain(options: AdminOptions, pid: number): Promise<JsonObject> 
     return {
       pid,
       selectors: [...selectors],
-      matched: matching.map(({ spiffeId }) => spiffeId),
+      matched: matching.map(({ id }) => id),
+      identities: matching.map(({ spiffeId }) => spiffeId),
       nearMisses: misses.map(({ entry, missing, instead }) => ({
         entryId: entry.id,
         spiffeId: entry.spiffeId,
