@@ -1,5 +1,6 @@
 /** The agent's own administration: a socket that only its user can open. */
-import type { JsonObject } from "@bufbuild/protobuf";
+import { fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { StructSchema } from "@bufbuild/protobuf/wkt";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { nearMisses } from "../../core/entries/near-miss.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
@@ -26,7 +27,7 @@ export function serveAgentAdmin(options: AdminOptions): Promise<RpcListener<null
   const handlers: Handlers<typeof Agent> = {
     explain(call, callback) {
       explain(options, call.request.pid).then(
-        (document) => callback(null, document),
+        (document) => callback(null, fromJson(StructSchema, document)),
         (error) => callback(toStatus(error)),
       );
     },
