@@ -2,10 +2,11 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { fromBinary, type MessageShape } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { fromBinary, type MessageShape, toJson } from "@bufbuild/protobuf";
+import { type Struct, StructSchema, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { Registry as MetricsRegistry } from "prom-client";
+import type { KillDocument } from "../core/api/admin.ts";
 import { SNAPSHOT_TYPE } from "../core/api/snapshot.ts";
 import { Cell } from "../core/base/cell.ts";
 import type { Clock } from "../core/base/clock.ts";
@@ -21,6 +22,7 @@ import { systemClock } from "../io/clock.ts";
 import { type Log, silentLog } from "../io/log.ts";
 import { makeClient } from "../io/rpc/adapter.ts";
 import { SPIFFE_CHANNEL_OPTIONS, spiffeCredentials } from "../io/rpc/channel.ts";
+import { fromStatus } from "../io/rpc/errors.ts";
 import type { Identities, IssuedIdentity, KilledIdentity } from "./identities.ts";
 import type { Service } from "./service.ts";
 import { type Control, startControl } from "./start.ts";
@@ -313,3 +315,22 @@ export async function eventually(holds: () => boolean | Promise<boolean>, within
 }
 
 export const id = (text: string): SpiffeId => parseSpiffeId(text);
+
+/** Kills or restores as the admin socket would. */
+export function killOf(
+  mesh: { readonly control: Control },
+  what: "kill" | "restore",
+  spiffeId: string,
+  force = false,
+): Promise<KillDocument> {
+  const handler = mesh.control.admin[what] as (call: object, done: (error: unknown, reply?: Struct) => void) => void;
+  return new Promise((resolve, reject) => {
+    handler({ request: { spiffeId, force } }, (error, reply) => {
+      if (error === null && reply !== undefined) {
+        resolve(toJson(StructSchema, reply) as unknown as KillDocument);
+      } else {
+        reject(fromStatus(Object.assign(new Error("failed"), error)));
+      }
+    });
+  });
+}

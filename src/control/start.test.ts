@@ -2,10 +2,8 @@ import assert from "node:assert/strict";
 import { renameSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { toJson } from "@bufbuild/protobuf";
-import { StructSchema } from "@bufbuild/protobuf/wkt";
 import { sidecarId } from "../core/spiffe/id.ts";
-import { DOMAIN, eventually, id, testAuthority, testControl, testService, testSvid } from "./fixture.ts";
+import { DOMAIN, eventually, id, killOf, testAuthority, testControl, testService, testSvid } from "./fixture.ts";
 
 const ALLOW = `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -57,14 +55,14 @@ test("a kill is confirmed by every sidecar, and undone", async (t) => {
     mesh.sidecar(node, { closes: 2 }),
   );
   await Promise.all(sidecars.map((sidecar) => sidecar.until((s) => s.pushes === 1)));
-  const killed = await call(mesh, "kill", { spiffeId: "spiffe://example.com/ns/back/sa/printer", force: false });
+  const killed = await killOf(mesh, "kill", "spiffe://example.com/ns/back/sa/printer");
   assert.deepEqual([killed.confirmed, killed.total, killed.unconfirmed, killed.connectionsClosed], [3, 3, [], 6]);
   t.diagnostic(`kill confirmed by 3 sidecars in ${killed.ms} ms`);
-  assert.ok(Number(killed.ms) < 500);
-  const again = await call(mesh, "kill", { spiffeId: "spiffe://example.com/ns/back/sa/printer", force: false });
+  assert.ok(killed.ms < 500);
+  const again = await killOf(mesh, "kill", "spiffe://example.com/ns/back/sa/printer");
   assert.equal(again.order, killed.order);
   assert.deepEqual([again.confirmed, again.connectionsClosed], [3, 6]);
-  const restored = await call(mesh, "restore", { spiffeId: "spiffe://example.com/ns/back/sa/printer" });
+  const restored = await killOf(mesh, "restore", "spiffe://example.com/ns/back/sa/printer");
   assert.deepEqual([restored.order, restored.confirmed], [killed.order, 3]);
   assert.deepEqual(sidecars[0]?.snapshot?.kills, []);
 });
@@ -102,26 +100,3 @@ test("a rename over the file is heard of", async (t) => {
   await payment.until((s) => s.pushes === 2);
   assert.match(payment.snapshot?.policies[0] ?? "", /printer/);
 });
-
-type Admin = Awaited<ReturnType<typeof testControl>>["control"]["admin"];
-
-/** Calls an admin handler as the socket would. */
-function call(
-  mesh: { control: { admin: Admin } },
-  method: keyof Admin,
-  request: object,
-): Promise<Record<string, unknown>> {
-  return new Promise((resolve, reject) => {
-    const handler = mesh.control.admin[method] as (
-      call: object,
-      done: (error: unknown, reply?: { fields: Record<string, unknown> }) => void,
-    ) => void;
-    handler({ request }, (error, reply) =>
-      error === null ? resolve(toPlain(reply) as Record<string, unknown>) : reject(error),
-    );
-  });
-}
-
-function toPlain(reply: unknown): unknown {
-  return toJson(StructSchema, reply as never);
-}

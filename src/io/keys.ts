@@ -57,8 +57,8 @@ export async function diskKeyStore(directory: string): Promise<KeyStore> {
     }
   });
   return {
-    read: (name) => readSecret(join(directory, checkName(name))),
-    write: (name, bytes) => writeSecret(directory, checkName(name), bytes),
+    read: async (name) => readSecret(join(directory, checkName(name))),
+    write: async (name, bytes) => writeSecret(directory, checkName(name), bytes),
     remove: async (name) => {
       await onDisk(join(directory, checkName(name)), "remove", () =>
         unlink(join(directory, name)).catch(ignoreMissing),

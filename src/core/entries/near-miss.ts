@@ -13,8 +13,8 @@ export interface NearMiss {
 }
 
 /**
- * The entries that come nearest to matching a workload: fewest missing first, then most matched, then by id. Answers "why
- * did my workload get no identity?".
+ * The entries that come nearest to matching a workload: those with anything in common first, then fewest missing, most
+ * matched, by id. Answers "why did my workload get no identity?".
  */
 export function nearMisses(
   entries: readonly RegistrationEntry[],
@@ -32,6 +32,7 @@ export function nearMisses(
   }
   misses.sort(
     (left, right) =>
+      Number(left.matched === 0) - Number(right.matched === 0) ||
       left.missing.length - right.missing.length ||
       right.matched - left.matched ||
       (left.entry.id < right.entry.id ? -1 : 1),

@@ -1,4 +1,6 @@
 import { constants, createHmac, type KeyObject, sign, timingSafeEqual, verify } from "node:crypto";
+import { EveryhopError } from "../base/errors.ts";
+import { derFromJose, joseFromDer } from "./ecdsa.ts";
 
 /** Signature algorithms of JWS. `none` is not one. SPEC: RFC 7518 §3.1, RFC 8037 §3.1. */
 export type JwsAlgorithm =
@@ -72,10 +74,9 @@ export function isJwsAlgorithm(name: unknown): name is JwsAlgorithm {
 
 /** Options for node:crypto. SPEC: RFC 7518 §3.5: the salt of PSS is as long as the digest. */
 function keyInput(algorithm: JwsAlgorithm, key: KeyObject) {
-  if (algorithm.startsWith("PS")) {
-    return { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST };
-  }
-  return { key, dsaEncoding: "ieee-p1363" as const };
+  return algorithm.startsWith("PS")
+    ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
+    : key;
 }
 
 /** The caller has made sure that `key` is of the algorithm's type and curve. */
@@ -91,7 +92,7 @@ export function verifyWith(algorithm: JwsAlgorithm, key: KeyObject, input: Uint8
     return false;
   }
   try {
-    return verify(digest, input, keyInput(algorithm, key), signature);
+    return verify(digest, input, keyInput(algorithm, key), kty === "EC" ? derFromJose(signature) : signature);
   } catch {
     return false;
   }
@@ -99,10 +100,16 @@ export function verifyWith(algorithm: JwsAlgorithm, key: KeyObject, input: Uint8
 
 /** A JWS signature with a private key. */
 export function signWith(algorithm: JwsAlgorithm, key: KeyObject, input: Uint8Array): Uint8Array {
-  const { kty, digest } = ALGORITHMS[algorithm];
-  return kty === "oct"
-    ? createHmac(digest as string, key)
-        .update(input)
-        .digest()
-    : sign(digest, input, keyInput(algorithm, key));
+  const { kty, digest, signatureLength } = ALGORITHMS[algorithm];
+  if (kty === "oct") {
+    return createHmac(digest as string, key)
+      .update(input)
+      .digest();
+  }
+  const signature = sign(digest, input, keyInput(algorithm, key));
+  const jose = kty === "EC" ? joseFromDer(signature, (signatureLength ?? 0) / 2) : signature;
+  if (jose === null) {
+    throw new EveryhopError("internal", "a signature of the wrong curve");
+  }
+  return jose;
 }

@@ -2,6 +2,7 @@ import { createPublicKey, type KeyObject, verify } from "node:crypto";
 import { EveryhopError } from "../base/errors.ts";
 import { DerReader, TAG } from "./der.ts";
 import { oidElement, sequence, tlv } from "./der-write.ts";
+import { isPointOn } from "./point.ts";
 
 /** Signature algorithms that certificates may use here. SHA-1 and MD5 are not among them. */
 export type SignatureAlgorithm =
@@ -150,6 +151,26 @@ export function publicKeyFromSpki(spki: Uint8Array): KeyObject {
   } catch (cause) {
     throw new EveryhopError("invalid-argument", "not a usable public key", { cause });
   }
+}
+
+/**
+ * Parses a key that is to be certified and makes sure that it is strong enough and really a key.
+ * Errors: `invalid-argument` with the reason. HOT: per issuance.
+ */
+export function checkedPublicKey(spki: Uint8Array): PublicKeyInfo {
+  const info = parsePublicKeyInfo(spki);
+  const fault = keyFault(info.key);
+  if (fault !== null) {
+    throw new EveryhopError("invalid-argument", `the key is refused: ${fault}`);
+  }
+  const onCurve = info.key.kind === "ec" ? isPointOn(info.key.curve, info.bits) : null;
+  if (onCurve === false) {
+    throw new EveryhopError("invalid-argument", "not a usable public key: its point is not on the curve");
+  }
+  if (onCurve === null) {
+    publicKeyFromSpki(spki);
+  }
+  return info;
 }
 
 /** True where `signature` is `key`'s on `message`. The algorithm must fit the key: nothing is guessed. */

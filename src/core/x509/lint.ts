@@ -1,5 +1,6 @@
 import { keyFault, type PublicKeyInfo } from "./algorithm.ts";
 import { isCritical, parseTbsCertificate, type TbsCertificate, unknownCritical } from "./certificate.ts";
+import { dnsNameFault } from "./dns-name.ts";
 import { EKU, EXTENSION, type KeyUsage } from "./extensions.ts";
 
 /** What the signer was asked for; the TBS must say this and no more. */
@@ -63,6 +64,11 @@ function lintNames(parsed: TbsCertificate, expected: LintExpectation, must: Must
   const { names } = parsed;
   must(names?.uris.length === 1, "URI names: exactly one is needed");
   must(names?.uris[0] === expected.spiffeId, "the URI name is not the SPIFFE ID asked for");
+  const form = expected.kind === "leaf" ? /^spiffe:\/\/[^/]+\/./ : /^spiffe:\/\/[^/]+$/;
+  must(form.test(names?.uris[0] ?? ""), "the URI name of a leaf needs a path, that of a CA has none (root path)");
+  for (const name of names?.dnsNames ?? []) {
+    must(dnsNameFault(name) === null, `the DNS name \`${name}\` ${dnsNameFault(name)}`);
+  }
   must(sameList(names?.dnsNames ?? [], expected.dnsNames), "DNS names are not those asked for");
   const unasked = (names?.emails.length ?? 0) + (names?.ipAddresses.length ?? 0) + (names?.others ?? 0);
   must(unasked === 0, "names of a kind that nobody asked for");

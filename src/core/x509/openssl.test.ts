@@ -4,14 +4,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { without } from "../../../test/peers.ts";
 import { parseCertificate } from "./certificate.ts";
 import { verifyCsr } from "./csr.ts";
 import { CA_EXTENSIONS, HOUR, LEAF_EXTENSIONS, NOW, rawCa, rawCertificate, testCa, testLeaf } from "./fixture.ts";
 import { validatePath } from "./path.ts";
 import { certificatesFromPem, formatPem, parsePem } from "./pem.ts";
 
-const present = spawnSync("openssl", ["version"]).status === 0;
-const options = { skip: present ? false : "needs openssl" } as const;
+const options = { skip: without("openssl") };
 const folder = mkdtempSync(join(tmpdir(), "everyhop-openssl-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 

@@ -1,5 +1,6 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject } from "node:crypto";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { joseFromDer } from "../../core/jose/ecdsa.ts";
 import { assembleJws, decodeJws, jsonObject, jwsSigningInput } from "../../core/jose/jws.ts";
 import type { JwtAuthority as BundleKey } from "../../core/spiffe/bundle.ts";
 import { type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
@@ -46,7 +47,7 @@ export class JwtSigningAuthority {
     this.issuedAtMs = issuedAtMs;
     this.notAfterMs = notAfterMs;
     this.publicKey = createPublicKey(key).export({ format: "der", type: "spki" });
-    this.#signer = new Signer(key, "ieee-p1363");
+    this.#signer = new Signer(key);
     this.#context = context;
   }
 
@@ -83,7 +84,11 @@ export class JwtSigningAuthority {
     const times = { notBeforeMs: issuedAtMs, notAfterMs: expiresAtMs };
     const permit = await intend(input, lint, { ...intent, ...times, dnsNames: [], audiences }, journal);
     const signed = this.#signer.sign(permit);
-    const token = assembleJws(signed.bytes, signed.signature);
+    const signature = joseFromDer(signed.signature, 32);
+    if (signature === null) {
+      throw new EveryhopError("internal", `the JWT key \`${this.id}\` is not of P-256`);
+    }
+    const token = assembleJws(signed.bytes, signature);
     await journal.record(serial, hash("sha256", token, "buffer"));
     return { id: spiffeId, token, issuedAtMs, expiresAtMs, keyId: this.id };
   }

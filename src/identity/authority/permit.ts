@@ -51,19 +51,17 @@ export async function intend(
   return new SigningPermit(made, intent.serial, own);
 }
 
-/** Holds a private key that signs nothing without a permit, and cannot be read out. */
+/** Holds an ECDSA key that signs nothing without a permit, and cannot be read out. */
 export class Signer {
   readonly #key: KeyObject;
-  readonly #dsaEncoding: "der" | "ieee-p1363";
 
-  /** ECDSA keys only. `der` signatures are for X.509, `ieee-p1363` for JOSE. */
-  constructor(key: KeyObject, dsaEncoding: "der" | "ieee-p1363") {
+  constructor(key: KeyObject) {
     this.#key = key;
-    this.#dsaEncoding = dsaEncoding;
   }
 
+  /** The bytes of the permit, and the signature in DER. HOT: the key is passed bare, since options cost as much again. */
   sign(permit: SigningPermit): { readonly bytes: Uint8Array; readonly signature: Uint8Array } {
     const bytes = permit.use();
-    return { bytes, signature: sign("sha256", bytes, { key: this.#key, dsaEncoding: this.#dsaEncoding }) };
+    return { bytes, signature: sign("sha256", bytes, this.#key) };
   }
 }

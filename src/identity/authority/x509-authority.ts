@@ -1,10 +1,11 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { parseSpiffeId, type SpiffeId, type TrustDomain, trustDomainOf } from "../../core/spiffe/id.ts";
-import { keyFault, parsePublicKeyInfo, publicKeyFromSpki } from "../../core/x509/algorithm.ts";
+import { parseSpiffeId, pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from "../../core/spiffe/id.ts";
+import { checkedPublicKey } from "../../core/x509/algorithm.ts";
 import { assembleCertificate, buildCaTbs, buildLeafTbs, keyIdentifier } from "../../core/x509/build.ts";
 import { type Certificate, parseCertificate } from "../../core/x509/certificate.ts";
 import { verifyCsr } from "../../core/x509/csr.ts";
+import { dnsNameFault } from "../../core/x509/dns-name.ts";
 import { lintTbs } from "../../core/x509/lint.ts";
 import { encodeName } from "../../core/x509/name.ts";
 import { certificatesToPem, formatPem, parsePem } from "../../core/x509/pem.ts";
@@ -78,7 +79,7 @@ export class X509Authority {
     this.certificate = certificate;
     this.issuedAtMs = certificate.notBeforeMs + BACKDATE_MS;
     this.notAfterMs = certificate.notAfterMs;
-    this.#signer = new Signer(key, "der");
+    this.#signer = new Signer(key);
     this.#context = context;
   }
 
@@ -86,9 +87,7 @@ export class X509Authority {
   async issue(request: X509SvidRequest, now: number): Promise<IssuedX509Svid> {
     const { spiffeId, entryId, dnsNames = [] } = request;
     const { trustDomain, journal, random } = this.#context;
-    if (trustDomainOf(spiffeId) !== trustDomain) {
-      throw new EveryhopError("invalid-argument", `\`${spiffeId}\` is not in the trust domain \`${trustDomain}\``);
-    }
+    checkNames(spiffeId, dnsNames, trustDomain);
     const spki = keyOf(request);
     const serialOctets = randomSerial(random);
     const serial = hex(serialOctets);
@@ -135,16 +134,30 @@ export class X509Authority {
   }
 }
 
+function checkNames(spiffeId: SpiffeId, dnsNames: readonly string[], trustDomain: TrustDomain): void {
+  if (trustDomainOf(spiffeId) !== trustDomain) {
+    throw new EveryhopError("invalid-argument", `\`${spiffeId}\` is not in the trust domain \`${trustDomain}\``);
+  }
+  if (pathOf(spiffeId) === "") {
+    throw new EveryhopError(
+      "invalid-argument",
+      `\`${spiffeId}\` is the root of its trust domain and names no workload`,
+    );
+  }
+  for (const name of dnsNames) {
+    const fault = dnsNameFault(name);
+    if (fault !== null) {
+      throw new EveryhopError("invalid-argument", `the DNS name \`${name}\` ${fault}`);
+    }
+  }
+}
+
 function keyOf(request: X509SvidRequest): Uint8Array {
   if ("csr" in request.publicKey) {
     return verifyCsr(request.publicKey.csr).spki;
   }
   const { spki } = request.publicKey;
-  const fault = keyFault(parsePublicKeyInfo(spki).key);
-  if (fault !== null) {
-    throw new EveryhopError("invalid-argument", `the key is refused: ${fault}`);
-  }
-  publicKeyFromSpki(spki);
+  checkedPublicKey(spki);
   return spki;
 }
 
@@ -194,7 +207,7 @@ export async function createX509Authority(
     notAfterMs,
   } as const;
   const permit = await intend(tbs, lint, { ...intent, dnsNames: [], audiences: [] }, context.journal);
-  const signed = new Signer(privateKey, "der").sign(permit);
+  const signed = new Signer(privateKey).sign(permit);
   const der = assembleCertificate(signed.bytes, ALGORITHM, () => signed.signature);
   await context.journal.record(serial, der);
   const authority = new X509Authority(context, parseCertificate(der), privateKey);

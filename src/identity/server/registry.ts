@@ -19,6 +19,7 @@ export interface KnownIdentity {
   readonly svid: { readonly serial: string; readonly notBefore: number; readonly notAfter: number } | null;
 }
 
+const TOKEN_GRACE_MS = 3_600_000;
 /** A page of the journal that is read at once. */
 const JOURNAL_PAGE = 5_000;
 
@@ -225,7 +226,8 @@ export class Registry {
         await this.deleteEntry(id);
       }
     }
-    await this.#store.joinTokens.prune(now);
+    // An expired token is kept for a while: who comes with it is told that it expired, not that there was none.
+    await this.#store.joinTokens.prune(now - TOKEN_GRACE_MS);
   }
 
   #wholeSecond(): number {

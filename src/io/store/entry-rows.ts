@@ -5,8 +5,8 @@ import { entryKey, type RegistrationEntry } from "../../core/entries/entry.ts";
 import type { Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
-import type { Write } from "./sql-store.ts";
 import type { EntryStore } from "./store.ts";
+import type { Write } from "./writes.ts";
 
 export function entryStore(db: Database, write: Write): EntryStore {
   return {

@@ -3,8 +3,8 @@ import { EveryhopError } from "../../core/base/errors.ts";
 import type { Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
-import type { Write } from "./sql-store.ts";
 import type { NodeRecord, NodeStore } from "./store.ts";
+import type { Write } from "./writes.ts";
 
 export function nodeStore(db: Database, write: Write): NodeStore {
   const find = async (from: Database, id: SpiffeId): Promise<NodeRecord | null> => {

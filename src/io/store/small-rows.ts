@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { Database } from "./schema.ts";
-import type { Write } from "./sql-store.ts";
 import type { BundleRecord, BundleStore, JoinTokenStore, KillRecord, KillStore } from "./store.ts";
+import type { Write } from "./writes.ts";
 
 export function joinTokenStore(db: Database): JoinTokenStore {
   return {

@@ -1,0 +1,250 @@
+/** The server process: identity and control plane on one store, one authority and one clock. */
+import { randomBytes } from "node:crypto";
+import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, renameSync, statSync, writeSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { Registry as Metrics } from "prom-client";
+import { type Control, startControl } from "../control/start.ts";
+import { Cell } from "../core/base/cell.ts";
+import type { Clock } from "../core/base/clock.ts";
+import { EveryhopError } from "../core/base/errors.ts";
+import { Authority } from "../identity/authority/authority.ts";
+import type { SeenCertificate } from "../identity/server/audit.ts";
+import { IdentityServer, type Listening } from "../identity/server/identity-server.ts";
+import { storeJournal } from "../identity/server/journal.ts";
+import { Registry } from "../identity/server/registry.ts";
+import { systemClock } from "../io/clock.ts";
+import { type HttpListener, listenHttp } from "../io/http.ts";
+import { diskKeyStore } from "../io/keys.ts";
+import { type Log, makeLog } from "../io/log.ts";
+import { openSqliteStore } from "../io/store/sqlite.ts";
+import type { Store } from "../io/store/store.ts";
+import { pemChain } from "../io/tls.ts";
+import { handlersOf } from "./admin-handlers.ts";
+import type { ServerConfig } from "./server-config.ts";
+
+export interface ServerOptions {
+  readonly clock?: Clock;
+  readonly log?: Log;
+  /** Places in messages are written relative to it; default: the current folder. */
+  readonly baseDir?: string;
+}
+
+/** What one line on standard output says when all is ready. */
+export interface ServerReady {
+  readonly ready: true;
+  readonly trustDomain: string;
+  /** The first of each; `addresses` has all. */
+  readonly listen: string;
+  readonly xds: string;
+  readonly http: string;
+  readonly adminSocket: string;
+  /** PEM of the trust bundle, kept current: agents start from it. */
+  readonly trustBundle: string;
+  readonly addresses: { readonly listen: readonly string[]; readonly xds: readonly string[] };
+}
+
+export interface RunningServer {
+  readonly ready: ServerReady;
+  readonly registry: Registry;
+  readonly identity: IdentityServer;
+  readonly control: Control;
+  /** Ends everything, in the order that leaves nothing half-done. */
+  close(): Promise<void>;
+}
+
+/** Starts the server, or leaves nothing running. Errors: `storage-failed`, `permission-denied`, `port-in-use`, `config-invalid`. */
+export async function startServer(config: ServerConfig, options: ServerOptions = {}): Promise<RunningServer> {
+  const { clock = systemClock, log = makeLog("server", { level: config.logLevel }) } = options;
+  const cleanups: (() => Promise<void> | void)[] = [];
+  const close = async (): Promise<void> => {
+    for (const cleanup of cleanups.splice(0).reverse()) {
+      await cleanup();
+    }
+  };
+  try {
+    return await start(config, { clock, log, baseDir: options.baseDir ?? process.cwd() }, cleanups, close);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function start(
+  config: ServerConfig,
+  options: Required<ServerOptions>,
+  cleanups: (() => Promise<void> | void)[],
+  close: () => Promise<void>,
+): Promise<RunningServer> {
+  const { clock, log } = options;
+  ownerOnlyFolder(config.dataDir);
+  const store = await openSqliteStore(join(config.dataDir, "server.db"));
+  cleanups.push(() => store.close());
+  const authority = await openAuthority(config, store, options);
+  cleanups.push(() => authority.close());
+  const registry = await Registry.open({ store, trustDomain: config.trustDomain, clock });
+  const identity = await IdentityServer.open({
+    trustDomain: config.trustDomain,
+    store,
+    registry,
+    authority,
+    clock,
+    log,
+  });
+  cleanups.push(() => identity.close());
+  const trustBundle = join(config.dataDir, "bundle.pem");
+  cleanups.push(keepBundleFile(trustBundle, identity.authorities, log));
+  const metrics = new Metrics();
+  const control = await openControl(config, identity, registry, metrics, options);
+  cleanups.push(() => control.close());
+  const listening = await listen(config, identity, control);
+  cleanups.push(() => listening.close());
+  const http = await listenHttp(config.http, routes(metrics));
+  cleanups.push(() => http.close());
+  const ready = readyDocument(config, trustBundle, listening, control, http);
+  return { ready, registry, identity, control, close };
+}
+
+function openAuthority(
+  config: ServerConfig,
+  store: Store,
+  { clock, log }: Required<ServerOptions>,
+): Promise<Authority> {
+  return diskKeyStore(join(config.dataDir, "keys")).then((keys) =>
+    Authority.open({
+      trustDomain: config.trustDomain,
+      keys,
+      journal: storeJournal(store.issuance, clock),
+      clock,
+      ...config.ca,
+      random: randomBytes,
+      onError: (error) => log.error("the authority could not rotate; it is tried again", { error }),
+    }),
+  );
+}
+
+function openControl(
+  config: ServerConfig,
+  identity: IdentityServer,
+  registry: Registry,
+  metrics: Metrics,
+  { clock, log, baseDir }: Required<ServerOptions>,
+): Promise<Control> {
+  return startControl({
+    trustDomain: config.trustDomain,
+    policies: config.policies,
+    baseDir,
+    meshConfig: config.meshConfig,
+    services: new Cell(config.services),
+    listen: config.xds,
+    svid: identity.svid,
+    authorities: identity.authorities,
+    identities: registry,
+    clock,
+    log: log.with({ part: "control" }),
+    metrics,
+  });
+}
+
+function listen(config: ServerConfig, identity: IdentityServer, control: Control): Promise<Listening> {
+  const seen = async (): Promise<readonly SeenCertificate[]> => {
+    const { identities } = await control.status();
+    return identities.map(({ spiffeId, serial }) => ({ spiffeId, serial, seenBy: "control plane" }));
+  };
+  mkdirSync(dirname(config.adminSocket), { recursive: true, mode: 0o700 });
+  const { adminSocket } = config;
+  return identity.listen({ listen: config.listen, adminSocket, admin: handlersOf(control.admin), seen });
+}
+
+function routes(metrics: Metrics) {
+  const text = (body: string) => ({ contentType: "text/plain; charset=utf-8", body });
+  return {
+    "/metrics": async () => ({ contentType: metrics.contentType, body: await metrics.metrics() }),
+    "/healthz": () => text("ok\n"),
+    // It listens only once all else is up, and stops first.
+    "/readyz": () => text("ok\n"),
+  };
+}
+
+function readyDocument(
+  config: ServerConfig,
+  trustBundle: string,
+  listening: Listening,
+  control: Control,
+  http: HttpListener,
+): ServerReady {
+  const text = ({ host, port }: { host: string; port: number }) => `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const addresses = { listen: listening.addresses.map(text), xds: control.addresses.map(text) };
+  return {
+    ready: true,
+    trustDomain: config.trustDomain,
+    listen: addresses.listen[0] ?? "",
+    xds: addresses.xds[0] ?? "",
+    http: text(http),
+    adminSocket: config.adminSocket,
+    trustBundle,
+    addresses,
+  };
+}
+
+/** The folder of everything the server keeps. INVARIANT: owner-only, or it is refused. */
+function ownerOnlyFolder(dir: string): void {
+  try {
+    const made = mkdirSync(dir, { recursive: true, mode: 0o700 });
+    if (made !== undefined) {
+      chmodSync(dir, 0o700);
+    }
+    const { mode, uid } = statSync(dir);
+    if ((mode & 0o077) !== 0 || uid !== process.getuid?.()) {
+      throw new EveryhopError(
+        "permission-denied",
+        `the data folder \`${dir}\` can be reached by others than its owner`,
+        {
+          hint: `it holds signing keys: \`chmod 700 ${dir}\`, and let it belong to the user who runs the server`,
+        },
+      );
+    }
+  } catch (error) {
+    if (error instanceof EveryhopError) {
+      throw error;
+    }
+    throw new EveryhopError(
+      "storage-failed",
+      `the data folder \`${dir}\` cannot be made: ${(error as Error).message}`,
+      {
+        hint: "choose another `dataDir`, or make its parent writable",
+        cause: error,
+      },
+    );
+  }
+}
+
+/** Writes the trust bundle now and at each change; a reader never sees half a file. */
+function keepBundleFile(file: string, authorities: Cell<readonly Uint8Array[]>, log: Log): () => void {
+  writeWhole(file, pemChain(authorities.value));
+  return authorities.watch((next) => {
+    try {
+      writeWhole(file, pemChain(next));
+    } catch (error) {
+      log.error("the trust bundle's file could not be written", { file, error });
+    }
+  });
+}
+
+function writeWhole(file: string, text: string): void {
+  const temporary = `${file}.new`;
+  try {
+    const handle = openSync(temporary, "w", 0o644);
+    try {
+      writeSync(handle, text);
+      fsyncSync(handle);
+    } finally {
+      closeSync(handle);
+    }
+    renameSync(temporary, file);
+  } catch (error) {
+    throw new EveryhopError("storage-failed", `cannot write \`${file}\`: ${(error as Error).message}`, {
+      hint: "make room on the disk of the data folder, and let it belong to the user who runs the server",
+      cause: error,
+    });
+  }
+}
