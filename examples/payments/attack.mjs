@@ -27,7 +27,7 @@ if (!options.json) {
     console.log(" so that was not tried: `everyhop up --isolate` is the mode in which the kernel does.)");
   }
 }
-process.exit(through === 0 ? 0 : 1);
+process.exit(attempts > 0 && through === 0 ? 0 : 1);
 
 function readMesh(dir) {
   for (const file of [join(dir, ".everyhop", "mesh.json"), join(dir, "mesh.json")]) {

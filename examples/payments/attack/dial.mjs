@@ -3,7 +3,7 @@ import { connect } from "node:net";
 import { connect as connectTls } from "node:tls";
 
 const WAIT_MS = 4_000;
-const SILENCE_MS = 1_200;
+const SILENCE_MS = 300;
 
 /**
  * Connects to `target` (`{host, port}`), with TLS where `identity` is given (`null` in it: without a certificate), sends
