@@ -34,6 +34,10 @@ export class ProcessWatch {
     this.#options = options;
   }
 
+  get size(): number {
+    return this.#watched.size;
+  }
+
   /** Attests once. Errors: as `attestWorkload`. */
   async attest(reference: ProcessReference, needed = this.#options.needed): Promise<Attestation> {
     const { attestors, log } = this.#options;
@@ -93,7 +97,7 @@ export class ProcessWatch {
     if (now >= this.#nextChangeCheckMs) {
       this.#nextChangeCheckMs = now + CHANGE_MS;
       for (const process of this.#watched) {
-        void process.look();
+        process.look();
       }
     }
   }
@@ -143,20 +147,20 @@ export class AttestedProcess {
 
   /** What it is at this moment: confirmed where nothing changed, else attested anew. Errors: as `attestWorkload`. */
   async current(): Promise<Attestation> {
-    return this.stale || !(await this.#unchanged()) ? this.refresh() : this.attestation;
+    return this.stale || !this.#unchanged() ? this.refresh() : this.attestation;
   }
 
   /** Looks whether it changed, and says so to those who asked. */
-  async look(): Promise<void> {
-    if (!(await this.#unchanged())) {
+  look(): void {
+    if (!this.#unchanged()) {
       this.suspect();
     }
   }
 
-  async #unchanged(): Promise<boolean> {
+  #unchanged(): boolean {
     const { pidfd } = this.reference;
     try {
-      const now = await observe(this.reference);
+      const now = observe(this.reference);
       return (
         changeBetween(this.attestation.process, now) === null && (pidfd === null || exitedPidfds([pidfd])[0] === false)
       );
