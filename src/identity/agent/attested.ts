@@ -8,8 +8,8 @@ import { changeBetween, observe, type ProcessReference } from "../attest/workloa
 
 /** How soon the end of a process is seen. One system call looks at all of them. */
 const EXIT_MS = 100;
-/** How often each is looked at for what no descriptor tells: another program, user or parent. */
-const CHANGE_MS = 1_000;
+/** Each is looked at every so many of these rounds for what no descriptor tells: another program, user or parent. */
+const CHANGE_ROUNDS = 10;
 /** Attestations at once; more wait. */
 const MAX_ATTESTING = 32;
 
@@ -26,7 +26,7 @@ export class ProcessWatch {
   readonly #watched = new Set<AttestedProcess>();
   readonly #waiting: (() => void)[] = [];
   #attesting = 0;
-  #nextChangeCheckMs = 0;
+  #round = 0;
   #cancelTick: (() => void) | null = null;
   #closed = false;
 
@@ -93,10 +93,9 @@ export class ProcessWatch {
         process.suspect();
       }
     }
-    const now = this.#options.clock.now();
-    if (now >= this.#nextChangeCheckMs) {
-      this.#nextChangeCheckMs = now + CHANGE_MS;
-      for (const process of this.#watched) {
+    this.#round = (this.#round + 1) % CHANGE_ROUNDS;
+    for (const [index, process] of [...this.#watched].entries()) {
+      if (index % CHANGE_ROUNDS === this.#round) {
         process.look();
       }
     }
