@@ -44,8 +44,12 @@ async function run(options: Options): Promise<void> {
   const config = readServerConfig(options.config);
   const log = makeLog("server", { level: config.logLevel });
   // Before it starts: a signal that comes meanwhile ends it too, once what was begun can be ended whole.
-  const stopped = untilStopped({ stdin: options.exitWithStdin === true });
-  const server = await startServer(config, { log });
+  const failed = new AbortController();
+  const stopped = untilStopped({ stdin: options.exitWithStdin === true, cancel: failed.signal });
+  const server = await startServer(config, { log }).catch((error: unknown) => {
+    failed.abort();
+    throw error;
+  });
   printJson(server.ready);
   log.info("the server ends", { why: await stopped });
   await server.close();

@@ -83,7 +83,7 @@ export class HttpFront implements PipeHandler {
   startedAt = 0;
   /** Null outside an exchange. */
   answer: Answer | null = null;
-  /** The bytes the head was read from, valid only while the gate admits. */
+  /** The bytes the head was read from: kept while the exchange lasts, which may be decided on again. */
   bytes: Buffer = EMPTY;
   start = 0;
   inExchange = false;
@@ -125,6 +125,17 @@ export class HttpFront implements PipeHandler {
   /** A connection of its own to the client, upgraded: bytes flow without being read. */
   get tunnelled(): boolean {
     return this.#tunnel !== null;
+  }
+
+  /** Lines of a field as they are forwarded, by lower-case name; null where there is none. For the exchange under way. */
+  header(name: string): readonly string[] | null {
+    const lines = this.head.values(this.bytes, this.start, name);
+    return lines.length === 0 ? null : lines;
+  }
+
+  /** The last address of X-Forwarded-For; null where there is none. */
+  forwardedFor(): string | null {
+    return this.head.forwardedFor(this.bytes, this.start);
   }
 
   onData(chunk: Buffer): void {
@@ -238,7 +249,6 @@ export class HttpFront implements PipeHandler {
     const startLine =
       this.path === head.target ? null : Buffer.from(`${head.method} ${this.path} HTTP/1.${head.minor}\r\n`, "latin1");
     const out = compose(head, bytes, at, end, startLine, this.#appended());
-    this.bytes = EMPTY;
     this.#state = this.#body.done ? READ : BODY;
     // Kept for a second attempt: only where repeating changes nothing and all of it is here.
     const repeatable = this.#body.done && REPEATABLE.has(head.method);
