@@ -285,16 +285,20 @@ test("streams that ended hold no process and no descriptor", async () => {
   const { pid, selector } = await run("sleep", "60");
   await entitle(selector);
   const broker = asBroker();
+  const subscribe = async () => {
+    const stream = broker.subscribeToX509SVID({ reference: pidReference(pid) }, { metadata: brokerMetadata() });
+    stream.on("error", () => {});
+    await new Promise((resolve) => stream.once("data", resolve));
+    return stream;
+  };
+  await subscribe();
   const before = pidfds();
-  const streams = Array.from({ length: 20 }, () =>
-    broker.subscribeToX509SVID({ reference: pidReference(pid) }, { metadata: brokerMetadata() }).on("error", () => {}),
-  );
-  await Promise.all(streams.map((stream) => new Promise((resolve) => stream.once("data", resolve))));
-  assert.equal(agent.watchedProcesses(), 20);
+  const streams = await Promise.all(Array.from({ length: 20 }, subscribe));
+  assert.equal(pidfds(), before + 20);
   for (const stream of streams) {
     stream.cancel();
   }
-  await until(() => agent.watchedProcesses() === 0 && pidfds() === before, "all streams are gone");
+  await until(() => agent.watchedProcesses() === 1 && pidfds() === before, "all streams are gone");
 });
 
 function pidfds(): number {
