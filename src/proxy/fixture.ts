@@ -94,6 +94,7 @@ export class TestMesh {
   version = 1;
   readonly members = new Map<string, Member>();
   readonly #services: readonly TestService[];
+  readonly #appSockets = new Set<Socket>();
   enforcers = new Map<string, Enforcer>();
   kills: Snapshot["kills"] = [];
 
@@ -123,6 +124,8 @@ export class TestMesh {
   async #startOne(service: TestService, options: { timeouts?: Timeouts; accessLog?: string }): Promise<void> {
     const app = createServer({ allowHalfOpen: true }, (socket) => {
       socket.on("error", () => {});
+      this.#appSockets.add(socket);
+      socket.once("close", () => this.#appSockets.delete(socket));
       service.serve(socket);
       // After the application: Node's HTTP server takes the socket's bytes for itself until someone else listens too.
       socket.on("data", (chunk: Buffer) => {
@@ -197,6 +200,9 @@ export class TestMesh {
   async close(): Promise<void> {
     for (const { sidecar, app } of this.members.values()) {
       await sidecar.close(0);
+      for (const socket of this.#appSockets) {
+        socket.destroy();
+      }
       await new Promise<void>((resolve) => {
         app.close(() => resolve());
       });
