@@ -110,11 +110,13 @@ export class TestMesh {
     return this.members.get(name) as Member;
   }
 
-  async start(options: { timeouts?: Timeouts; accessLog?: string } = {}): Promise<void> {
+  async start(options: { timeouts?: Timeouts; accessLog?: string; unconfigured?: boolean } = {}): Promise<void> {
     for (const service of this.#services) {
       await this.#startOne(service, options);
     }
-    this.push();
+    if (options.unconfigured !== true) {
+      this.push();
+    }
     for (const { name, sidecar } of this.members.values()) {
       sidecar.state.bundles.set(this.bundles);
       sidecar.state.svid.set(testSvid(this.ca, id(name)));

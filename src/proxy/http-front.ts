@@ -457,18 +457,13 @@ export class HttpFront implements PipeHandler {
     const early = this.#early;
     this.#early = null;
     this.#pauses = 0;
-    const splice = new Splice(
-      this.pipe,
-      back.pipe,
-      this.#now,
-      (end) => {
-        this.received += splice.received;
-        this.sent += splice.sent;
-        this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#finish();
-        this.#gate.closed(this);
-      },
-    );
+    const splice = new Splice(this.pipe, back.pipe, this.#now, (end) => {
+      this.received += splice.received;
+      this.sent += splice.sent;
+      this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#finish();
+      this.#gate.closed(this);
+    });
     this.#tunnel = splice;
     if (first !== null) {
       this.pipe.write(first);
