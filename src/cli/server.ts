@@ -43,10 +43,15 @@ async function run(options: Options): Promise<void> {
   }
   const config = readServerConfig(options.config);
   const log = makeLog("server", { level: config.logLevel });
-  const server = await startServer(config, { log });
+  // Before it starts: a signal that comes meanwhile ends it too, once what was begun can be ended whole.
+  const failed = new AbortController();
+  const stopped = untilStopped({ stdin: options.exitWithStdin === true, cancel: failed.signal });
+  const server = await startServer(config, { log }).catch((error: unknown) => {
+    failed.abort();
+    throw error;
+  });
   printJson(server.ready);
-  const why = await untilStopped({ stdin: options.exitWithStdin === true });
-  log.info("the server ends", { why });
+  log.info("the server ends", { why: await stopped });
   await server.close();
 }
 

@@ -108,11 +108,16 @@ function tell(event: UpEvent, json: boolean, ready: boolean): void {
   if (event.kind !== "access") {
     note(eventText(event));
   } else if (ready) {
-    const line = json ? event.line : accessLine(event.line);
+    const line = json ? accessJson(event.line) : accessLine(event.service, event.line);
     if (line !== null) {
       print(line);
     }
   }
+}
+
+/** Lines of the access log are JSON already; what else a sidecar prints is for its log file. */
+function accessJson(line: string): string | null {
+  return line.startsWith('{"start_time"') ? line : null;
 }
 
 /** The launcher that waits for us and hands on our exit, where Node could not become us in place. */

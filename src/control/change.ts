@@ -2,14 +2,15 @@
  * Judges what was saved. Each file stands for itself: one that is not valid is refused, and what it last said stays in force,
  * while the others go on. INVARIANT: a configuration that is not understood is refused with its place, never ignored.
  */
-import type { WorkloadDescription } from "../core/api/snapshot.ts";
 import type { Issue } from "../core/base/errors.ts";
-import { compileIssues, type Policy, policiesOf, readPolicies } from "./policies.ts";
+import type { Resource } from "../core/policy/resources.ts";
+import { meshFindings } from "./findings.ts";
+import type { Mesh, PolicyReader, ReadPolicies } from "./policies.ts";
 
 /** Texts that were found valid together, and what they say. */
 export interface Accepted {
   readonly files: ReadonlyMap<string, string>;
-  readonly policies: readonly Policy[];
+  readonly policies: readonly Resource[];
   /** Warnings and notes on what is in force. */
   readonly findings: readonly Issue[];
 }
@@ -27,35 +28,33 @@ const MAX_TRIED = 50;
 
 const isError = (issue: Issue): boolean => issue.severity === "error";
 
+/** What a saved state is judged by. */
+export interface Court {
+  readonly mesh: Mesh;
+  readonly reader: PolicyReader;
+}
+
 /** What is in force after `files` were saved, where `last` was in force before. */
-export function judge(
-  files: ReadonlyMap<string, string>,
-  last: Accepted,
-  workloads: readonly WorkloadDescription[],
-): Judgement {
+export function judge(files: ReadonlyMap<string, string>, last: Accepted, court: Court): Judgement {
   const candidate = new Map(files);
   const refused: Issue[] = [];
   // Each turn takes at least one saved file back to what it said before, so this ends; the bound is for the reader.
   for (let turn = 0; turn <= files.size; turn++) {
-    const { policies, issues } = inspect(candidate, last, workloads);
+    const { policies, issues } = inspect(candidate, last, court);
     const errors = issues.filter(isError);
     if (errors.length === 0) {
       return { accepted: { files: candidate, policies, findings: issues }, refused };
     }
     refused.push(...errors);
     if (!takeBack(candidate, errors, last)) {
-      return { accepted: oneByOne(files, last, workloads), refused };
+      return { accepted: oneByOne(files, last, court), refused };
     }
   }
   return { accepted: last, refused };
 }
 
 /** A fault that names only a file which did not change lies between two files: what is good is found by trying. */
-function oneByOne(
-  files: ReadonlyMap<string, string>,
-  last: Accepted,
-  workloads: readonly WorkloadDescription[],
-): Accepted {
+function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, court: Court): Accepted {
   const paths = new Set([...files.keys(), ...last.files.keys()]);
   const changed = [...paths].filter((path) => files.get(path) !== last.files.get(path));
   let accepted = last;
@@ -67,7 +66,7 @@ function oneByOne(
     } else {
       candidate.set(path, text);
     }
-    const { policies, issues } = inspect(candidate, accepted, workloads);
+    const { policies, issues } = inspect(candidate, accepted, court);
     if (!issues.some(isError)) {
       accepted = { files: candidate, policies, findings: issues };
     }
@@ -75,17 +74,12 @@ function oneByOne(
   return accepted;
 }
 
-function inspect(
-  files: ReadonlyMap<string, string>,
-  last: Accepted,
-  workloads: readonly WorkloadDescription[],
-): { policies: readonly Policy[]; issues: readonly Issue[] } {
+function inspect(files: ReadonlyMap<string, string>, last: Accepted, { mesh, reader }: Court): ReadPolicies {
   if (sameFiles(files, last.files)) {
     return { policies: last.policies, issues: last.findings };
   }
-  const { policies, issues } = readPolicies(files);
-  const compiled = workloads.flatMap((workload) => compileIssues(policiesOf(policies, workload), workload));
-  return { policies, issues: [...issues, ...compiled] };
+  const { policies, issues } = reader.read(files, mesh);
+  return { policies, issues: [...issues, ...meshFindings(policies, mesh)] };
 }
 
 /** Puts the files with errors back to their last good text, or out where there is none. False: none can be. */

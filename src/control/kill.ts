@@ -140,7 +140,9 @@ export class KillSwitch {
     };
     const done = (node: string): boolean =>
       inForce(node) && (!receipts(node) || !reports.isReporting(node) || reports.receiptOf(node, order) !== null);
-    const open = new Set(nodes.filter((node) => !done(node)));
+    // Who refuses the snapshot has given its answer: there is nothing to wait for.
+    const over = (node: string): boolean => done(node) || push.stateOf(node).state === "rejected";
+    const open = new Set(nodes.filter((node) => !over(node)));
     await new Promise<void>((resolve) => {
       const finish = (): void => {
         cancel();
@@ -148,7 +150,7 @@ export class KillSwitch {
         resolve();
       };
       const look = (node: string): void => {
-        if (open.has(node) && done(node)) {
+        if (open.has(node) && over(node)) {
           open.delete(node);
         }
         if (open.size === 0) {

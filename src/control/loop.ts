@@ -2,19 +2,21 @@
 import { relative } from "node:path";
 import type { Cell } from "../core/base/cell.ts";
 import { configError, formatIssue, type Issue } from "../core/base/errors.ts";
+import type { MeshConfig } from "../core/policy/mesh-config.ts";
 import type { TrustDomain } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
 import type { FileSet } from "../io/watch-files.ts";
 import { type Accepted, judge, NOTHING_ACCEPTED, sameFiles } from "./change.ts";
 import type { KilledIdentity } from "./identities.ts";
 import type { ControlMetrics } from "./metrics.ts";
+import { PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
 import { describeWorkload, type World } from "./world.ts";
 
 export interface LoopOptions {
   readonly trustDomain: TrustDomain;
-  /** JSON, checked. */
-  readonly meshConfig: string;
+  /** As the configuration file has it, plain data. */
+  readonly meshConfig: unknown;
   /** File names in issues are relative to it. */
   readonly baseDir: string;
   readonly files: Cell<FileSet>;
@@ -30,13 +32,17 @@ export class Loop {
   #accepted: Accepted = NOTHING_ACCEPTED;
   #problems: readonly Issue[] = [];
   #world: World;
+  readonly #meshConfig: MeshConfig;
+  readonly #reader = new PolicyReader();
   /** Told of each new World. */
   onWorld: (world: World) => void = () => {};
 
   /** Errors: `config-invalid` with every issue, where the files are not valid from the start. */
   constructor(options: LoopOptions) {
     this.#options = options;
-    const { trustDomain, meshConfig, services, kills, files } = options;
+    const { trustDomain, services, kills, files } = options;
+    const { json, meshConfig } = readMeshConfig(options.meshConfig);
+    this.#meshConfig = meshConfig;
     this.#judge(files.value);
     if (this.#problems.length > 0) {
       throw configError(this.#problems);
@@ -45,6 +51,7 @@ export class Loop {
       version: 1,
       trustDomain,
       meshConfig,
+      meshConfigJson: json,
       services: services.value,
       policies: this.#accepted.policies,
       kills: kills.value,
@@ -101,7 +108,9 @@ export class Loop {
     const { baseDir, services, trustDomain } = this.#options;
     const named = new Map([...files].map(([path, text]) => [relative(baseDir, path), text]));
     const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
-    const { accepted, refused } = judge(named, this.#accepted, workloads);
+    const mesh = { trustDomain, meshConfig: this.#meshConfig, workloads };
+    const { accepted, refused } = judge(named, this.#accepted, { mesh, reader: this.#reader });
+    this.#reader.keepOnly(new Set([...named.keys(), ...accepted.files.keys()]));
     this.#accepted = accepted;
     const unread = faults.map((issue) =>
       issue.file === undefined ? issue : { ...issue, file: relative(baseDir, issue.file) || "." },

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { snapshotName } from "../core/api/snapshot.ts";
 import { SnapshotSchema } from "../gen/everyhop/proxy/snapshot_pb.js";
-import { policiesOf } from "./policies.ts";
+import { policiesJson } from "./policies.ts";
 import type { Service } from "./service.ts";
 import { describeWorkload, type World } from "./world.ts";
 
@@ -30,7 +30,7 @@ interface Part {
  * keeps the world version with which its content came to be.
  */
 export function slicesOf(world: World, before: ReadonlyMap<string, Slice>): Map<string, Slice> {
-  const mesh = part({ trustDomain: world.trustDomain, meshConfig: world.meshConfig });
+  const mesh = part({ trustDomain: world.trustDomain, meshConfig: world.meshConfigJson });
   const kills = part({ kills: world.kills.map(({ order, spiffeId }) => ({ order, spiffeId })) });
   const upstreams = new Map(world.services.map((service) => [service, upstreamPart(service, world)]));
   const slices = new Map<string, Slice>();
@@ -39,7 +39,7 @@ export function slicesOf(world: World, before: ReadonlyMap<string, Slice>): Map<
     const workload = describeWorkload(service, world.trustDomain);
     const own = part({
       workload: { ...workload, labels: sorted(workload.labels) },
-      policies: policiesOf(world.policies, workload).map(({ json }) => json),
+      policies: [...policiesJson(world.policies, workload, world.meshConfig)],
     });
     const parts = [mesh, own, kills, ...others.map((other) => upstreams.get(other) as Part)];
     const name = snapshotName(service);

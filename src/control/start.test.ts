@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { renameSync } from "node:fs";
+import { readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { peer, without } from "../../test/peers.ts";
 import { sidecarId } from "../core/spiffe/id.ts";
 import { DOMAIN, eventually, id, killOf, testAuthority, testControl, testService, testSvid } from "./fixture.ts";
 
@@ -20,7 +21,7 @@ const services = [
   testService("printer", { namespace: "back" }),
 ];
 
-test("a sidecar gets its slice, and a saved change reaches those it touches within 200 ms", async (t) => {
+test("a sidecar gets its slice, and a saved change reaches those it touches in well under a second", async (t) => {
   const mesh = await testControl(t, { services, files: { "a.yaml": ALLOW } });
   const payment = mesh.sidecar("production/payment-service");
   const printer = mesh.sidecar("back/printer");
@@ -33,7 +34,9 @@ test("a sidecar gets its slice, and a saved change reaches those it touches with
   mesh.save("b.yaml", ALLOW.replace("payments", "more"));
   const saved = performance.now();
   await payment.until((s) => s.pushes === 2);
-  assert.ok(performance.now() - saved < 200, `${performance.now() - saved} ms`);
+  const took = performance.now() - saved;
+  t.diagnostic(`a saved change in force after ${Math.round(took)} ms`);
+  assert.ok(took < 1_000, `${took} ms`);
   assert.equal(payment.snapshot?.policies.length, 2);
   await eventually(async () => (await mesh.control.status()).proxies.filter((p) => p.state === "synced").length === 2);
   const { version, proxies } = await mesh.control.status();
@@ -99,4 +102,80 @@ test("a rename over the file is heard of", async (t) => {
   renameSync(join(mesh.dir, "policies", ".a.yaml.swp"), join(mesh.dir, "policies", "a.yaml"));
   await payment.until((s) => s.pushes === 2);
   assert.match(payment.snapshot?.policies[0] ?? "", /printer/);
+});
+
+test("an invalid file is refused with its place, what was good stays, and the other files go on", async (t) => {
+  const mesh = await testControl(t, { services, files: { "a.yaml": ALLOW } });
+  const payment = mesh.sidecar("production/payment-service");
+  await payment.until((s) => s.pushes === 1);
+  mesh.save("a.yaml", ALLOW.replace("action: ALLOW", "acton: ALLOW"));
+  await eventually(async () => (await mesh.control.status()).problems.length === 1);
+  const { problems, version, policies } = await mesh.control.status();
+  const [problem] = problems;
+  assert.deepEqual(
+    [problem?.severity, problem?.file, problem?.line, problem?.column, problem?.path],
+    ["error", "policies/a.yaml", 6, 3, "spec.acton"],
+  );
+  assert.match(problem?.hint ?? "", /did you mean `action`\?/);
+  assert.deepEqual([version, policies.length, payment.pushes], [1, 1, 1]);
+  assert.match(await mesh.metrics.metrics(), /everyhop_control_problems 1\n/);
+
+  mesh.save("b.yaml", ALLOW.replace("payments", "second"));
+  await payment.until((s) => s.pushes === 2);
+  assert.equal(payment.snapshot?.policies.length, 2);
+  mesh.save("a.yaml", ALLOW.replace("api-gateway", "printer"));
+  await payment.until((s) => s.pushes === 3);
+  assert.deepEqual((await mesh.control.status()).problems, []);
+});
+
+test("what is not valid from the start is not started", async (t) => {
+  const files = { "a.yaml": ALLOW.replace("ALLOW", "ALOW") };
+  await assert.rejects(testControl(t, { services, files }), (error: { code?: string; issues?: readonly object[] }) => {
+    assert.deepEqual([error.code, error.issues?.length], ["config-invalid", 1]);
+    return true;
+  });
+  await assert.rejects(testControl(t, { services, meshConfig: { rootNamspace: "x" } }), {
+    code: "config-invalid",
+    message: /^meshConfig\.rootNamspace: unknown field/,
+  });
+});
+
+test("a comment is a new version, and no push; another file before it is none either", async (t) => {
+  const mesh = await testControl(t, { services, files: { "m.yaml": ALLOW } });
+  const payment = mesh.sidecar("production/payment-service");
+  await payment.until((s) => s.pushes === 1);
+  const inForce = async () => (await mesh.control.status()).proxies[0]?.version;
+  mesh.save("m.yaml", `# who may pay\n${ALLOW}`);
+  await eventually(async () => (await inForce()) === 2);
+  mesh.save("a.yaml", ALLOW.replace("payments", "other").replace("app: payment-service", "app: api-gateway"));
+  await eventually(async () => (await inForce()) === 3);
+  assert.equal(payment.pushes, 1);
+  assert.equal((await mesh.control.status()).policies.at(-1)?.source, "policies/m.yaml:2");
+});
+
+test("the published guide's files are in force as they are", { skip: without("conformance") }, async (t) => {
+  const names = ["istio-peer-authentication.yaml", "authz-payment-service.yaml", "authz-database-access.yaml"];
+  const read = (name: string) => readFileSync(join(peer("conformance") ?? "", "configs", name), "utf8");
+  const guide = [
+    testService("api-gateway"),
+    testService("payment-service"),
+    testService("user-service"),
+    testService("postgres-proxy", { namespace: "data", protocol: "tcp", port: 5432 }),
+  ];
+  const files = Object.fromEntries(names.map((name) => [name, read(name)]));
+  const mesh = await testControl(t, { services: guide, files });
+  const { policies, problems } = await mesh.control.status();
+  assert.deepEqual(problems, []);
+  assert.deepEqual(
+    policies.map(({ name, findings }) => [name, findings.map(({ severity }) => severity)]),
+    [
+      ["data/database-access", []],
+      ["production/payment-service-access", []],
+      ["production/payment-service-deny-all", []],
+      ["istio-system/default", []],
+    ],
+  );
+  const payment = mesh.sidecar("production/payment-service");
+  await payment.until((s) => s.pushes === 1);
+  assert.equal(payment.snapshot?.policies.length, 3);
 });

@@ -71,7 +71,6 @@ export async function startControl(options: ControlOptions): Promise<Control> {
       metrics,
       files: files.state,
       kills: identities.kills,
-      meshConfig: meshJson(options),
     });
   } catch (error) {
     files.close();
@@ -164,10 +163,6 @@ function identifySidecar(socket: TLSSocket, { trustDomain, authorities, clock }:
     throw new EveryhopError("permission-denied", `\`${verified.id}\` is not a sidecar`);
   }
   return verified.id;
-}
-
-function meshJson({ meshConfig }: ControlOptions): string {
-  return JSON.stringify(meshConfig ?? {});
 }
 
 function gaugesOf({ loop, push, reports }: Parts, identities: Identities): ControlGauges {

@@ -2,11 +2,12 @@
 import type { IdentityStatus, PolicyStatus, ProxyStatus, StatusDocument } from "../core/api/admin.ts";
 import { snapshotName } from "../core/api/snapshot.ts";
 import type { Issue } from "../core/base/errors.ts";
+import type { Resource } from "../core/policy/resources.ts";
 import type { SpiffeId } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
 import type { IssuedIdentity, KilledIdentity } from "./identities.ts";
 import type { Loop } from "./loop.ts";
-import type { Policy } from "./policies.ts";
+import { policyName } from "./policies.ts";
 import type { Push } from "./push.ts";
 import type { Reports } from "./reports.ts";
 import { serviceId } from "./service.ts";
@@ -72,13 +73,13 @@ function identities({ push, reports, issued, server, now }: StatusSources): Iden
   return [...listed.values()];
 }
 
-function policyStatus(policy: Policy, loop: Loop): PolicyStatus {
-  const { name, kind, place } = policy;
-  return { name, kind, source: `${place.file}:${place.line}`, findings: findingsOf(policy, loop) };
+function policyStatus(policy: Resource, loop: Loop): PolicyStatus {
+  const { kind, place } = policy;
+  return { name: policyName(policy), kind, source: `${place.file}:${place.line}`, findings: findingsOf(policy, loop) };
 }
 
 /** A finding belongs to the resource that begins last before it in its file. */
-function findingsOf(policy: Policy, loop: Loop): Issue[] {
+function findingsOf(policy: Resource, loop: Loop): Issue[] {
   const { file, line = 1 } = policy.place;
   const starts = loop.world.policies.filter(({ place }) => place.file === file).map(({ place }) => place.line ?? 1);
   const next = Math.min(...starts.filter((start) => start > line));

@@ -1,17 +1,19 @@
 /** The immutable, versioned state of the mesh that everything pushed is derived from. */
 import type { Kill, WorkloadDescription } from "../core/api/snapshot.ts";
+import type { MeshConfig } from "../core/policy/mesh-config.ts";
+import type { Resource } from "../core/policy/resources.ts";
 import type { TrustDomain } from "../core/spiffe/id.ts";
-import type { Policy } from "./policies.ts";
 import { type Service, serviceId } from "./service.ts";
 
 export interface World {
   /** Grows by one with each accepted change. */
   readonly version: number;
   readonly trustDomain: TrustDomain;
-  /** meshConfig as JSON, Istio's names. */
-  readonly meshConfig: string;
+  readonly meshConfig: MeshConfig;
+  /** The same as it was given, Istio's names. */
+  readonly meshConfigJson: string;
   readonly services: readonly Service[];
-  readonly policies: readonly Policy[];
+  readonly policies: readonly Resource[];
   readonly kills: readonly Kill[];
 }
 

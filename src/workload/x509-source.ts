@@ -119,16 +119,29 @@ class Follower<R> {
       return;
     }
     this.#attempt = 0;
-    this.bundles.set(update.bundles);
+    if (!sameBundles(this.bundles.value, update.bundles)) {
+      this.bundles.set(update.bundles);
+    }
     this.#use(update.svids, choose(update.svids));
-    this.state.set(
+    this.#become(
       this.svid.value === null ? { kind: "denied", message: "no such identity is issued" } : { kind: "ready" },
     );
   }
 
+  /** Watchers hear of changes, not of repetitions: each reconnect brings everything again. */
+  #become(state: SourceState): void {
+    if (JSON.stringify(this.state.value) !== JSON.stringify(state)) {
+      this.state.set(state);
+    }
+  }
+
   #use(svids: readonly X509Svid[], svid: X509Svid | null): void {
-    this.svids.set(svids);
-    this.svid.set(svid);
+    if (!sameSvids(this.svids.value, svids)) {
+      this.svids.set(svids);
+    }
+    if (this.svid.value?.serial !== svid?.serial) {
+      this.svid.set(svid);
+    }
     this.#cancelExpiry?.();
     this.#cancelExpiry = null;
     if (svid !== null) {
@@ -146,18 +159,38 @@ class Follower<R> {
     const { clock, log, random = Math.random } = this.#subscription;
     if (DENIED.has(code)) {
       this.#use([], null);
-      this.state.set({ kind: "denied", message });
+      this.#become({ kind: "denied", message });
     } else if (FINAL.has(code)) {
       log.error("the agent refuses the request", { error: message });
       this.#use([], null);
-      this.state.set({ kind: "failed", message });
+      this.#become({ kind: "failed", message });
       return;
     } else {
-      this.state.set({ kind: "away", message });
+      this.#become({ kind: "away", message });
     }
     const waitMs = backoffMs(this.#attempt, RETRY, random());
     this.#attempt += 1;
     log.debug("asking the agent again", { waitMs: Math.round(waitMs), reason: message });
     this.#cancelRetry = clock.after(waitMs, () => this.connect());
   }
+}
+
+function sameSvids(a: readonly X509Svid[], b: readonly X509Svid[]): boolean {
+  return (
+    a.length === b.length && a.every((svid, index) => svid.serial === b[index]?.serial && svid.hint === b[index]?.hint)
+  );
+}
+
+function sameBundles(a: X509Bundles, b: X509Bundles): boolean {
+  return (
+    a.size === b.size &&
+    [...a].every(([name, authorities]) => {
+      const others = b.get(name);
+      return others?.length === authorities.length && authorities.every((der, index) => sameBytes(der, others[index]));
+    })
+  );
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array | undefined): boolean {
+  return b !== undefined && Buffer.compare(a, b) === 0;
 }

@@ -2,13 +2,13 @@
 import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Server as NetServer, type Socket } from "node:net";
 import { dirname } from "node:path";
-import { createServer as createTlsServer, TLSSocket } from "node:tls";
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from "node:tls";
 import type { DescService } from "@bufbuild/protobuf";
 import { Server, ServerCredentials, type ServerOptions, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import type { Cell } from "../../core/base/cell.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
-import { contextOptions, secureContext } from "../tls.ts";
+import { contextOptions } from "../tls.ts";
 import { serviceDefinition } from "./adapter.ts";
 
 export interface Service {
@@ -64,17 +64,7 @@ export async function listenTls<P>(
   options: ListenOptions<P, TLSSocket>,
 ): Promise<RpcListener<P>> {
   const connections = new Connections<P, TLSSocket>(options);
-  const server = createTlsServer({
-    ...contextOptions(svid.value),
-    requestCert: true,
-    rejectUnauthorized: false,
-    ALPNProtocols: ["h2"],
-    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
-  });
-  server.on("secureConnection", (socket) => connections.accept(socket));
-  server.on("tlsClientError", (error, socket) => options.onRefused?.(error, socket.remoteAddress ?? ""));
-  const unwatch = svid.watch((next) => server.setSecureContext(contextOptions(next)));
-  server.on("close", unwatch);
+  const server = serveTls(svid, connections, options);
   const port = await listen(server, address, `${address.host}:${address.port}`);
   return connections.listener(server, `${address.host}:${port}`, port);
 }
@@ -94,61 +84,53 @@ export async function listenUnixTls<P, A>(
 ): Promise<RpcListener<P>> {
   mkdirSync(dirname(path), { recursive: true });
   await removeStaleSocket(path);
-  const admitted = new WeakMap<TLSSocket, A>();
+  const admitted = new WeakMap<Socket, A>();
   const connections = new Connections<P, TLSSocket>({
     ...options,
-    identify: (socket) => options.identify(socket, admitted.get(socket) as A),
+    identify(socket) {
+      // Undocumented, and there since TLS sockets wrap others; were it gone, nobody would be let in.
+      const found = admitted.get((socket as TLSSocket & { _parent: Socket })._parent);
+      if (found === undefined) {
+        throw new EveryhopError("unauthenticated", "the socket under a TLS connection is not known");
+      }
+      return options.identify(socket, found);
+    },
   });
-  let context = secureContext(svid.value);
-  const unwatch = svid.watch((next) => {
-    context = secureContext(next);
-  });
-  const handshakes = new Set<Socket>();
+  const tls = serveTls(svid, connections, options);
   const server = createServer((raw) => {
     raw.on("error", () => raw.destroy());
-    if (handshakes.size >= (options.maxConnections ?? DEFAULT_MAX_CONNECTIONS)) {
-      raw.destroy();
-      return;
-    }
     try {
-      const first = options.admit(raw);
-      const socket = new TLSSocket(raw, {
-        isServer: true,
-        secureContext: context,
-        requestCert: true,
-        rejectUnauthorized: false,
-        ALPNProtocols: ["h2"],
-      });
-      admitted.set(socket, first);
-      handshakes.add(raw);
-      const timer = setTimeout(() => raw.destroy(), HANDSHAKE_TIMEOUT_MS);
-      raw.once("close", () => {
-        clearTimeout(timer);
-        handshakes.delete(raw);
-      });
-      socket.on("error", (error) => {
-        raw.destroy();
-        options.onRefused?.(error, "");
-      });
-      socket.once("secure", () => {
-        clearTimeout(timer);
-        handshakes.delete(raw);
-        connections.accept(socket);
-      });
+      admitted.set(raw, options.admit(raw));
+      tls.emit("connection", raw);
     } catch (error) {
       raw.destroy();
       options.onRefused?.(error, "");
     }
   });
-  server.on("close", () => {
-    unwatch();
-    for (const raw of handshakes) {
-      raw.destroy();
-    }
-  });
+  server.on("close", () => tls.emit("close"));
   await listen(server, { path }, path);
   chmodSync(path, mode);
   return connections.listener(server, `unix://${path}`, 0);
+}
+
+/** A TLS server that hands each finished handshake to `connections`. Its certificate follows `svid` until it closes. */
+function serveTls<P>(
+  svid: Cell<X509Svid>,
+  connections: Connections<P, TLSSocket>,
+  { onRefused }: Pick<ListenOptions<P, TLSSocket>, "onRefused">,
+): TlsServer {
+  const server = createTlsServer({
+    ...contextOptions(svid.value),
+    requestCert: true,
+    rejectUnauthorized: false,
+    ALPNProtocols: ["h2"],
+    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+  });
+  server.on("secureConnection", (socket) => connections.accept(socket));
+  server.on("tlsClientError", (error, socket) => onRefused?.(error, socket.remoteAddress ?? ""));
+  const unwatch = svid.watch((next) => server.setSecureContext(contextOptions(next)));
+  server.on("close", unwatch);
+  return server;
 }
 
 async function removeStaleSocket(path: string): Promise<void> {

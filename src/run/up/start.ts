@@ -1,6 +1,6 @@
 /** `everyhop up`: starts the mesh of a folder in order, all or nothing, and ends it again. */
-import { chmodSync, mkdirSync, realpathSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { chmodSync, mkdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { sidecarId } from "../../core/spiffe/id.ts";
 import { processStat } from "../../io/process.ts";
@@ -10,6 +10,7 @@ import { type Claim, claimState } from "./claim.ts";
 import { agentConfig, proxyConfig, serverConfig, writeConfig } from "./configs.ts";
 import { type MeshDocument, meshDocument, writeMeshDocument } from "./document.ts";
 import { serviceEnvironment } from "./environment.ts";
+import { writePlaces } from "./exec.ts";
 import { type Host, loopbackHost } from "./host.ts";
 import { type LogFile, openLogFile } from "./log-file.ts";
 import { CLI_ENTRY, type Own, type OwnSpec, startOwn } from "./own.ts";
@@ -84,8 +85,7 @@ export async function startMesh(options: UpOptions): Promise<RunningMesh> {
     starting = new MeshRun({ options, claim, host, plan, journal, supervisor, startedAt });
     return await starting.start();
   } catch (error) {
-    await starting?.stop(0);
-    releaseClaim(claim);
+    await (starting === null ? releaseClaim(claim) : starting.stop(0));
     throw options.signal.aborted ? new EveryhopError("unavailable", "the start was interrupted") : error;
   }
 }
@@ -138,33 +138,36 @@ class MeshRun {
     const [entries] = await Promise.all([this.#entries(), this.#startServer()]);
     this.#step("server is up");
     await this.#startAgentAndRegister(entries);
-    this.#step(`agent is up, ${entries.length} identities registered`);
-    await this.#openServices();
+    await this.#startSidecars();
     const pids = new Map([...this.#services].map(([name, { pid }]) => [name, pid]));
     this.#document = meshDocument(plan, pids, performance.now() - startedAt);
+    writePlaces(plan, host, this.#services, (service) => this.#environment(service));
     writeMeshDocument(this.#document);
     this.#watch();
     return { document: this.#document, plan, stop: (graceMs) => this.stop(graceMs) };
   }
 
   #makeFolders(): void {
-    const { plan, host } = this.#context;
+    const { plan, host, journal } = this.#context;
     const { stateDir } = plan;
-    for (const name of ["server", "agent", "logs", "services", "sidecars"]) {
-      mkdirSync(join(stateDir, name), { recursive: true, mode: 0o700 });
-    }
+    const make = (folder: string, mode = 0o700): void => {
+      mkdirSync(folder, { recursive: true, mode });
+      chmodSync(folder, mode);
+    };
+    // The agent joins anew each time, with a token of its own.
     rmSync(join(stateDir, "agent"), { recursive: true, force: true });
-    mkdirSync(join(stateDir, "agent"), { mode: 0o700 });
+    for (const name of ["server", "agent", "logs", "services", "sidecars", "cache"]) {
+      make(join(stateDir, name));
+    }
     if (!plan.socketDir.startsWith(stateDir)) {
-      this.#context.journal.add("files", resolve(plan.socketDir, ".."));
+      journal.add("files", dirname(plan.socketDir));
     }
-    mkdirSync(plan.socketDir, { recursive: true, mode: 0o700 });
+    make(plan.socketDir, host.sharedMode);
+    make(dirname(plan.brokerSocket), host.sharedMode);
     for (const { dir, sidecarDir } of plan.services) {
-      mkdirSync(dir, { recursive: true, mode: 0o700 });
-      mkdirSync(sidecarDir, { recursive: true, mode: 0o700 });
-      chmodSync(dir, 0o700);
+      make(dir);
+      make(sidecarDir, host.sharedMode);
     }
-    host.ownFolders(plan);
   }
 
   #log(name: string): LogFile {
@@ -185,12 +188,17 @@ class MeshRun {
       title: `service \`${name}\``,
       command: [...host.wrapService(plan, service), service.program.executable, ...command.slice(1)],
       cwd: plan.mesh.dir,
-      env: serviceEnvironment(plan, service, options.environment),
+      env: { ...(service.place === null ? options.environment : {}), ...this.#environment(service) },
       log: this.#log(`services/${name}`),
       kind: "held",
     });
     this.#services.set(name, child);
     this.#record(child);
+  }
+
+  /** The variables of a service that are not its owner's; under --isolate all of them. */
+  #environment(service: ServicePlan): Record<string, string> {
+    return serviceEnvironment(this.#context.plan, service, this.#context.options.environment);
   }
 
   /** RACE: what comes up while the mesh is being ended is ended too. */
@@ -237,8 +245,9 @@ class MeshRun {
     await this.#startOwn({
       title: "server",
       command: "server",
-      configFile: writeConfig(plan.stateDir, "server", serverConfig(plan)),
+      configFile: writeConfig(plan.stateDir, "server", withLevel(serverConfig(plan))),
       wrap: [],
+      ownUser: false,
       log: this.#log("server"),
     });
   }
@@ -248,40 +257,52 @@ class MeshRun {
     const registrar = connectRegistrar(plan.adminSocket, plan.mesh.trustDomain);
     try {
       const { token, agentId } = await registrar.joinToken();
+      const agentIdFile = join(plan.stateDir, "agent-id");
+      await registrar.forget(readOr(agentIdFile, ""));
+      writeState(agentIdFile, agentId);
       const tokenFile = join(plan.stateDir, "agent", "join-token");
       writeState(tokenFile, `${token}\n`);
       const config = agentConfig(plan, tokenFile, sidecarId(plan.mesh.trustDomain));
       await Promise.all([
-        registrar.register(agentId, entries),
+        registrar.register(agentId, entries).then(() => this.#releaseServices()),
         this.#startOwn({
           title: "agent",
           command: "agent",
-          configFile: writeConfig(plan.stateDir, "agent", config),
+          configFile: writeConfig(plan.stateDir, "agent", withLevel(config)),
           wrap: [],
+          ownUser: false,
           log: this.#log("agent"),
         }),
       ]);
-      chmodSync(plan.socketDir, this.#context.host.socketDirMode);
+      this.#step(`agent is up, ${entries.length} identities registered`);
     } finally {
       registrar.close();
     }
   }
 
-  /** Lets every service go, starts its sidecar beside it, and waits for both. */
-  async #openServices(): Promise<void> {
+  /** Lets every service become its program: its entry is there. */
+  #releaseServices(): void {
+    for (const { service, pidFile } of this.#context.plan.services) {
+      const child = this.#child(service.name);
+      writeState(pidFile, `${child.pid}\n`, 0o644);
+      child.release();
+    }
+  }
+
+  /** Starts a sidecar beside each service, and waits for both. */
+  async #startSidecars(): Promise<void> {
     const { plan, host, options } = this.#context;
     const isolated = options.isolate;
     await Promise.all(
       plan.services.map(async (service) => {
         const { name } = service.service;
         const child = this.#child(name);
-        writeState(service.pidFile, `${child.pid}\n`, 0o644);
-        child.release();
         const sidecar = this.#startOwn({
           title: `sidecar of \`${name}\``,
           command: "proxy",
-          configFile: writeConfig(service.sidecarDir, "proxy", proxyConfig(plan, service), 0o644),
+          configFile: writeConfig(service.sidecarDir, "proxy", withLevel(proxyConfig(plan, service)), 0o644),
           wrap: host.wrapSidecar(plan, service),
+          ownUser: service.place !== null,
           log: this.#log(`sidecars/${name}`),
           onLine: (line) => options.onEvent({ kind: "access", service: name, line }),
         });
@@ -299,12 +320,13 @@ class MeshRun {
     );
   }
 
-  async #startOwn(spec: Omit<OwnSpec, "cwd" | "onStarted">): Promise<Own> {
+  async #startOwn(spec: Omit<OwnSpec, "cwd" | "onStarted" | "cacheDir"> & { readonly ownUser: boolean }): Promise<Own> {
     const { plan, options } = this.#context;
     const own = await startOwn(
       {
         ...spec,
         cwd: plan.mesh.dir,
+        cacheDir: spec.ownUser ? null : join(plan.stateDir, "cache"),
         onStarted: (child) => this.#record(child),
       },
       OWN_TIMEOUT_MS,
@@ -359,6 +381,20 @@ class MeshRun {
       log.close();
     }
     releaseClaim(claim);
+  }
+}
+
+/** EVERYHOP_LOG_LEVEL=debug makes every process of ours say more. */
+function withLevel(config: object): object {
+  const logLevel = process.env.EVERYHOP_LOG_LEVEL;
+  return logLevel === undefined ? config : { ...config, logLevel };
+}
+
+function readOr(file: string, otherwise: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return otherwise;
   }
 }
 

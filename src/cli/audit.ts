@@ -1,0 +1,52 @@
+import { type JsonValue, toJson } from "@bufbuild/protobuf";
+import { StructSchema } from "@bufbuild/protobuf/wkt";
+import type { Command } from "commander";
+import { Admin } from "../gen/everyhop/admin/admin_pb.js";
+import type { CertificateAudit } from "../identity/server/audit.ts";
+import { askServer } from "./ask-server.ts";
+import { addMeshOptions, type MeshOptions } from "./find-mesh.ts";
+import { print, printJson, table } from "./ui.ts";
+
+interface Options extends MeshOptions {
+  readonly json?: boolean;
+}
+
+export function define(program: Command): void {
+  const audit = program.command("audit").description("what was issued, used, and left behind");
+  addMeshOptions(audit.command("certificates"))
+    .description("every certificate against the journal; exit code 1 where one is not accounted for")
+    .option("--json", "as JSON")
+    .addHelpText("after", "\nExample:\n  everyhop audit certificates --dir examples/payments")
+    .action(auditCertificates);
+}
+
+/** A read of the whole journal. */
+const DEADLINE_MS = 120_000;
+
+async function auditCertificates(options: Options): Promise<void> {
+  const struct = await askServer(options, Admin, (admin) => admin.auditCertificates({}, { deadlineMs: DEADLINE_MS }));
+  const audit = toJson(StructSchema, struct) as JsonValue as unknown as CertificateAudit;
+  if (audit.duplicates > 0 || audit.unjournaled > 0 || audit.mismatches.length > 0) {
+    process.exitCode = 1;
+  }
+  if (options.json === true) {
+    printJson(audit);
+    return;
+  }
+  const rows = audit.certificates
+    .slice(-20)
+    .map(({ spiffeId, serial, entryId, notAfter, sha256 }) => [
+      spiffeId,
+      serial.slice(0, 16),
+      entryId,
+      sha256 === null ? "never handed out" : notAfter,
+    ]);
+  print(table([["SPIFFE ID", "SERIAL", "GRANTED BY", "UNTIL"], ...rows]));
+  print(
+    `\n${audit.issued} certificates issued (the newest ${rows.length} are shown), ${audit.tokens} tokens, ` +
+      `${audit.duplicates} duplicate serials, ${audit.unjournaled} not in the journal, ${audit.unfinished} never handed out`,
+  );
+  for (const { spiffeId, serial, seenBy } of audit.unknown) {
+    print(`not in the journal: ${spiffeId}, serial ${serial}, seen by ${seenBy}`);
+  }
+}

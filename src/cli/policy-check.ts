@@ -1,0 +1,37 @@
+import type { Command } from "commander";
+import { parseResources } from "../core/policy/parse.ts";
+import { type MeshFlags, readMesh, readPolicyFiles } from "./policy-files.ts";
+import { formatIssueForPeople, note, print, printJson } from "./ui.ts";
+
+interface Flags extends MeshFlags {
+  readonly json?: boolean;
+}
+
+export function defineCheck(policy: Command): void {
+  policy
+    .command("check")
+    .description("parse and lint resources; every issue with its place and a suggestion")
+    .argument("<path...>", "files and folders of resources")
+    .option("--root-namespace <namespace>", "where mesh-wide policy lives")
+    .option("--trust-domain <domain>", "the mesh's trust domain")
+    .option("--mesh-config <file>", "meshConfig under Istio's names")
+    .option("--json", "one JSON document")
+    .action((paths: string[], flags: Flags) => {
+      process.exitCode = check(paths, flags);
+    });
+}
+
+function check(paths: readonly string[], flags: Flags): number {
+  const mesh = readMesh(flags);
+  const { resources, issues } = parseResources(readPolicyFiles(paths), mesh.meshConfig);
+  const ok = !issues.some((issue) => issue.severity === "error");
+  if (flags.json) {
+    printJson({ ok, resources: resources.length, issues });
+  } else {
+    for (const issue of issues) {
+      note(formatIssueForPeople(issue));
+    }
+    print(`${resources.length} resources, ${issues.length} issues: ${ok ? "ok" : "not valid"}`);
+  }
+  return ok ? 0 : 2;
+}
