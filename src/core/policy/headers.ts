@@ -64,6 +64,12 @@ export function visibleLines(name: string, lines: readonly string[], http2 = fal
   return http2 && name === "cookie" ? [lines.join("; ")] : lines;
 }
 
+/** Adds a line to a header as Envoy does: to one that is kept in a single slot it is joined. */
+export function addLine(headers: Map<string, readonly string[]>, name: string, value: string): void {
+  const lines = headers.get(name) ?? [];
+  headers.set(name, JOINED.has(name) && lines.length > 0 ? [[...lines, value].join(",")] : [...lines, value]);
+}
+
 /** The address that counts as the remote one: the last entry of X-Forwarded-For, where that is an address. */
 export function lastForwardedFor(lines: readonly string[] | null): string | null {
   const last = lines?.at(-1)?.split(",").at(-1)?.trim();
