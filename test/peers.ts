@@ -13,7 +13,6 @@ import { execFileSync } from "node:child_process";
 import { accessSync, constants, globSync, readFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import type { TestContext } from "node:test";
-import { conformanceFolder } from "./conformance.ts";
 
 const ROOT = dirname(import.meta.dirname);
 
@@ -48,7 +47,7 @@ const PEERS = {
   "spire-agent": { variable: "SPIRE_AGENT", commands: ["spire-agent"] },
   "spire-server": { variable: "SPIRE_SERVER", commands: ["spire-server"] },
   /** The folder of third-party vectors beside the project. */
-  conformance: { probe: conformanceFolder },
+  conformance: { probe: findConformance },
   root: { probe: () => (process.getuid?.() === 0 ? "/" : null) },
   /** Root that may make network namespaces and load nftables rules in them. */
   netns: { probe: probeNamespaces },
@@ -115,6 +114,16 @@ function recorded(): ReadonlyMap<string, string> {
   } catch {
     return new Map();
   }
+}
+
+function findConformance(): string | null {
+  for (let folder = ROOT; folder !== dirname(folder); folder = dirname(folder)) {
+    const candidate = join(folder, "shared/conformance");
+    if (executable(candidate)) {
+      return candidate;
+    }
+  }
+  return null;
 }
 
 function probeNamespaces(): string | null {

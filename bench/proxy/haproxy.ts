@@ -43,6 +43,8 @@ backend app
 ${COMMON}
 frontend out
   bind ${outbound}
+  # HTTP/2 has no reason phrase, and h2load takes an answer without one for a failure.
+  http-response set-status 200 reason OK if { status 200 }
   default_backend peer
 backend peer
   server peer ${inbound} ssl crt ${folder}/client.pem ca-file ${folder}/ca.pem verify required ssl-min-ver TLSv1.3 alpn ${alpn}
