@@ -47,6 +47,8 @@ const HIDDEN: ReadonlySet<string> = new Set([
   "x-envoy-upstream-rq-timeout-ms",
 ]);
 
+export const isHidden = (name: string): boolean => HIDDEN.has(name);
+
 /** The lines of one header (name in lower case) as a policy compares them; null where it does not see them at all. */
 export function visibleLines(name: string, lines: readonly string[], http2 = false): readonly string[] | null {
   if (HIDDEN.has(name) || lines.length === 0) {
