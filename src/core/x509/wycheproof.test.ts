@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { peer, without } from "../../../test/peers.ts";
+import { readVectors, withoutConformance } from "../../../test/conformance.ts";
 import { publicKeyFromSpki, verifySignature } from "./algorithm.ts";
 
 interface Vectors {
@@ -18,9 +16,8 @@ interface Vectors {
   }[];
 }
 
-test("Wycheproof ECDSA P-256 with SHA-256", { skip: without("conformance") }, () => {
-  const file = join(peer("conformance") ?? "", "wycheproof/ecdsa_secp256r1_sha256_test.json");
-  const { testGroups } = JSON.parse(readFileSync(file, "utf8")) as Vectors;
+test("Wycheproof ECDSA P-256 with SHA-256", { skip: withoutConformance() }, () => {
+  const { testGroups } = readVectors("wycheproof/ecdsa_secp256r1_sha256_test.json") as Vectors;
   let checked = 0;
   for (const group of testGroups) {
     const key = publicKeyFromSpki(Buffer.from(group.publicKeyDer, "hex"));
