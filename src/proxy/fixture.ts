@@ -123,10 +123,11 @@ export class TestMesh {
   async #startOne(service: TestService, options: { timeouts?: Timeouts; accessLog?: string }): Promise<void> {
     const app = createServer({ allowHalfOpen: true }, (socket) => {
       socket.on("error", () => {});
+      service.serve(socket);
+      // After the application: Node's HTTP server takes the socket's bytes for itself until someone else listens too.
       socket.on("data", (chunk: Buffer) => {
         member.seen = (member.seen + chunk.toString("latin1")).slice(-1_000_000);
       });
-      service.serve(socket);
     });
     await new Promise<void>((resolve) => app.listen(0, "127.0.0.1", resolve));
     const appPort = (app.address() as { port: number }).port;

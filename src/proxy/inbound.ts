@@ -1,12 +1,12 @@
 /** The listener others reach the service by: who is it, may it, then on to the application. */
-import { createHash } from "node:crypto";
+import { constants, createHash } from "node:crypto";
 import { connect as connectTcp, type Socket } from "node:net";
-import { type SecureContext, TLSSocket } from "node:tls";
+import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { KILLED, KILLED_TCP, PLAINTEXT_REFUSED } from "../core/policy/verdict.ts";
 import { principalOf, type SpiffeId } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
 import { plainIp } from "../io/net.ts";
-import { secureContext } from "../io/tls.ts";
+import { contextOptions } from "../io/tls.ts";
 import { logConnection, logExchange } from "./access-lines.ts";
 import type { Cause, Tracked } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
@@ -42,10 +42,20 @@ export class Inbound {
   tlsContext(): { svid: X509Svid; context: SecureContext } | null {
     const svid = this.context.state.svid.value;
     if (svid !== null && this.#tls?.svid !== svid) {
-      this.#tls = { svid, context: secureContext(svid) };
+      this.#tls = { svid, context: serverContext(svid) };
     }
     return svid === null ? null : this.#tls;
   }
+}
+
+/** No session is resumed: a ticket would let a peer in whose identity nobody proves again. */
+function serverContext(svid: X509Svid): SecureContext {
+  return createSecureContext({
+    ...contextOptions(svid),
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    // OpenSSL ends a handshake that offers a session, instead of refusing the session, where this is not set.
+    sessionIdContext: "everyhop",
+  });
 }
 
 class InboundConnection implements Tracked, HttpGate, HttpFacts {

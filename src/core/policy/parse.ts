@@ -119,7 +119,8 @@ function reader<T>(spec: Shape<T>, read: (spec: Partial<T>, envelope: Envelope, 
   };
 }
 
-function withoutDuplicates(resources: readonly Resource[], issues: Issue[]): readonly Resource[] {
+/** The first of each name; every other one is an issue. For sets that were parsed apart and are to be in force together. */
+export function withoutDuplicates(resources: readonly Resource[], issues: Issue[]): readonly Resource[] {
   const first = new Map<string, Resource>();
   for (const resource of resources) {
     const key = resourceKey(resource);

@@ -149,7 +149,7 @@ class BrokerApi {
         throw new Ended(lost(error));
       }
     } catch (error) {
-      call.emit("error", error instanceof Ended ? error.end : endOf(error));
+      call.emit("error", endOf(error));
     }
   }
 
@@ -160,7 +160,7 @@ class BrokerApi {
     try {
       callback(null, { svids: await this.#jwtSvids(call, call.request) });
     } catch (error) {
-      callback(error instanceof Ended ? error.end : endOf(error));
+      callback(endOf(error));
     }
   }
 

@@ -67,6 +67,8 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
   status: { perSecond: 10, burst: 10 },
 };
 
+/** Between the end of the streams of who was thrown out, and that of its connections. */
+const GOODBYE_MS = 1_000;
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
 
@@ -81,6 +83,8 @@ export class IdentityServer {
   readonly #options: IdentityServerOptions;
   readonly #services: readonly ((options: GuardOptions) => Service)[];
   readonly #callers: Callers;
+  /** A peer has one allowance, on whichever address it comes. */
+  readonly #limiters: Readonly<Record<Limit, RateLimiter>>;
   readonly #stop: (() => void)[];
 
   private constructor(options: IdentityServerOptions, bundles: Bundles, own: { svid: Cell<X509Svid>; stop(): void }) {
@@ -92,6 +96,13 @@ export class IdentityServer {
     const issuer = new Issuer(authority, registry);
     this.nodes = new Nodes({ store, registry, issuer, clock });
     this.#callers = new Callers({ registry, store, clock });
+    const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
+    this.#limiters = {
+      attest: limiter("attest"),
+      x509: limiter("x509"),
+      jwt: limiter("jwt"),
+      status: limiter("status"),
+    };
     const watch = new NodeWatch({ store, registry, bundle: bundles.own, clock });
     this.#services = [
       (by) => guard(Agent, agentService(registry, this.nodes, log), by),
@@ -193,14 +204,7 @@ export class IdentityServer {
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {
-    const { clock, log } = this.#options;
-    const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
-    return {
-      callers: this.#callers,
-      limiters: { attest: limiter("attest"), x509: limiter("x509"), jwt: limiter("jwt"), status: limiter("status") },
-      log,
-      callerOf,
-    };
+    return { callers: this.#callers, limiters: this.#limiters, log: this.#options.log, callerOf };
   }
 
   /** INVARIANT: what the peer proved by the chain it sent, and nothing else, says who it is. */
@@ -218,13 +222,20 @@ export class IdentityServer {
       : { kind: "remote", address, svid: null, fault: verified };
   }
 
+  #isWelcome(id: SpiffeId): boolean {
+    const { registry } = this.#options;
+    return !registry.isKilled(id) && registry.node(id)?.banned === false;
+  }
+
   /** An identity that was thrown out or cut off keeps no connection. */
   #disconnectThrownOut(listeners: readonly RpcListener<Caller>[]): () => void {
     const disconnect = (id: SpiffeId): void => {
-      // Not at once: a stream that says why it ends is flushed first.
-      setImmediate(() => {
-        for (const listener of listeners) {
-          listener.disconnect((caller) => caller.kind === "remote" && caller.svid?.id === id);
+      // Each of its calls is refused from now on; what ends later is the connection, when its streams have said why.
+      this.#options.clock.after(GOODBYE_MS, () => {
+        if (!this.#isWelcome(id)) {
+          for (const listener of listeners) {
+            listener.disconnect((caller) => caller.kind === "remote" && caller.svid?.id === id);
+          }
         }
       });
     };

@@ -245,7 +245,7 @@ class MeshRun {
     await this.#startOwn({
       title: "server",
       command: "server",
-      configFile: writeConfig(plan.stateDir, "server", serverConfig(plan)),
+      configFile: writeConfig(plan.stateDir, "server", withLevel(serverConfig(plan))),
       wrap: [],
       ownUser: false,
       log: this.#log("server"),
@@ -268,7 +268,7 @@ class MeshRun {
         this.#startOwn({
           title: "agent",
           command: "agent",
-          configFile: writeConfig(plan.stateDir, "agent", config),
+          configFile: writeConfig(plan.stateDir, "agent", withLevel(config)),
           wrap: [],
           ownUser: false,
           log: this.#log("agent"),
@@ -300,7 +300,7 @@ class MeshRun {
         const sidecar = this.#startOwn({
           title: `sidecar of \`${name}\``,
           command: "proxy",
-          configFile: writeConfig(service.sidecarDir, "proxy", proxyConfig(plan, service), 0o644),
+          configFile: writeConfig(service.sidecarDir, "proxy", withLevel(proxyConfig(plan, service)), 0o644),
           wrap: host.wrapSidecar(plan, service),
           ownUser: service.place !== null,
           log: this.#log(`sidecars/${name}`),
@@ -382,6 +382,12 @@ class MeshRun {
     }
     releaseClaim(claim);
   }
+}
+
+/** EVERYHOP_LOG_LEVEL=debug makes every process of ours say more. */
+function withLevel(config: object): object {
+  const logLevel = process.env.EVERYHOP_LOG_LEVEL;
+  return logLevel === undefined ? config : { ...config, logLevel };
 }
 
 function readOr(file: string, otherwise: string): string {
