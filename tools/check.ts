@@ -30,6 +30,7 @@ const PARTS: readonly { readonly name: string; readonly script: string; readonly
   { name: "layers", script: "tools/layers.ts", args: [] },
   { name: "sizes", script: "tools/sizes.ts", args: [] },
   { name: "repository", script: "tools/repository.ts", args: [] },
+  { name: "documents", script: "tools/docs.ts", args: ["--check"] },
 ];
 
 /** The tests that stand beside the sources. */
