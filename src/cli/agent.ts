@@ -4,6 +4,7 @@ import { makeLog } from "../io/log.ts";
 import { runAgent } from "../run/agent.ts";
 import { loadAgentConfig } from "../run/agent-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
+import { commandGroup } from "./command-group.ts";
 import { formatIssueForPeople, note, print, printJson, reportFailure } from "./ui.ts";
 
 interface Options {
@@ -14,9 +15,7 @@ interface Options {
 }
 
 export function define(program: Command): void {
-  program
-    .command("agent")
-    .description("the node's agent: attests local workloads and hands them their identities")
+  commandGroup(program, "agent", "the node's agent: attests local workloads and hands them their identities")
     .option("--config <file>", "configuration, YAML")
     .option("--check", "read the configuration, print findings and exit")
     .option("--exit-with-stdin", "end when standard input closes (the supervisor died)")

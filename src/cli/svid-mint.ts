@@ -1,8 +1,6 @@
 import { createPrivateKey, generateKeyPairSync, sign } from "node:crypto";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
-import { EveryhopError } from "../core/base/errors.ts";
 import type { SpiffeId } from "../core/spiffe/id.ts";
 import { parseCertificate } from "../core/x509/certificate.ts";
 import { buildCsr } from "../core/x509/csr-build.ts";
@@ -13,6 +11,7 @@ import { each, seconds, spiffeId, text, timeOfWire, wireId } from "./arguments.t
 import { askServer } from "./ask-server.ts";
 import { commandGroup } from "./command-group.ts";
 import { addMeshOptions, type MeshOptions } from "./find-mesh.ts";
+import { writeSvidFiles } from "./svid-files.ts";
 import { print, printJson } from "./ui.ts";
 
 interface Options extends MeshOptions {
@@ -64,7 +63,7 @@ async function mintX509(options: Options): Promise<void> {
     "bundle.0.pem": certificatesToPem(bundle.x509Authorities.map(({ asn1 }) => asn1)),
   };
   if (options.outDir !== undefined) {
-    writeFiles(options.outDir, files);
+    writeSvidFiles(options.outDir, files);
   }
   const { serial } = parseCertificate(chain[0] ?? new Uint8Array());
   const notAfter = timeOfWire(svid?.expiresAt ?? 0n);
@@ -79,29 +78,13 @@ async function mintX509(options: Options): Promise<void> {
   }
 }
 
-function writeFiles(dir: string, files: Readonly<Record<string, string>>): void {
-  try {
-    mkdirSync(dir, { recursive: true });
-    for (const [name, contents] of Object.entries(files)) {
-      // A private key is the owner's alone from its first byte on; a file that was there may have been open to others.
-      rmSync(join(dir, name), { force: true });
-      writeFileSync(join(dir, name), contents, { mode: name.endsWith(".key") ? 0o600 : 0o644, flag: "wx" });
-    }
-  } catch (error) {
-    throw new EveryhopError("storage-failed", `cannot write to \`${dir}\`: ${(error as Error).message}`, {
-      hint: "choose another `--out-dir`",
-      cause: error,
-    });
-  }
-}
-
 async function mintJwt(options: Options): Promise<void> {
   const { svid } = await askServer(options, SVID, (svids) =>
     svids.mintJWTSVID({ id: wireId(options.spiffeId), audience: options.audience ?? [], ttl: options.ttl }),
   );
   const token = svid?.token ?? "";
   if (options.outDir !== undefined) {
-    writeFiles(options.outDir, { "jwt_svid.0.key": token });
+    writeSvidFiles(options.outDir, { "jwt_svid.0.key": token });
   }
   if (options.json === true) {
     printJson({ spiffeId: options.spiffeId, token, expiresAt: timeOfWire(svid?.expiresAt ?? 0n) });

@@ -1,7 +1,7 @@
 /** What `everyhop up` says to people. */
 import type { MeshDocument } from "../run/up/document.ts";
+import type { UpEvent } from "../run/up/mesh-run.ts";
 import { exitText } from "../run/up/ready.ts";
-import type { UpEvent } from "../run/up/start.ts";
 import { table } from "./ui.ts";
 
 export function eventText(event: Exclude<UpEvent, { kind: "access" }>): string {
@@ -67,22 +67,29 @@ export function fillIn(text: string, document: MeshDocument): string {
   });
 }
 
-/** A line of an access log as people read it; null where it is none. */
-export function accessLine(line: string): string | null {
+/**
+ * A line of a sidecar's access log as people read it; null where there is nothing to say: what the calling side logs is told
+ * by the called side, unless it ended there.
+ */
+export function accessLine(service: string, line: string): string | null {
   if (!line.startsWith("{")) {
     return null;
   }
+  let entry: Record<string, unknown>;
   try {
-    const entry = JSON.parse(line) as Record<string, unknown>;
-    const text = (key: string): string => (entry[key] == null ? "-" : String(entry[key]));
-    if (entry.ready !== undefined || entry.decision === undefined) {
-      return null;
-    }
-    const what = entry.method === undefined || entry.method === null ? "tcp" : `${text("method")} ${text("path")}`;
-    const why = entry.decision === "allow" ? "" : `  (${text("reason")}, everyhop why ${text("denial")})`;
-    const time = text("time").slice(11, 19);
-    return `${time}  ${text("decision").padEnd(5)}  ${text("source")} -> ${text("destination")}  ${what}  ${text("status")}${why}`;
+    entry = JSON.parse(line) as Record<string, unknown>;
   } catch {
     return null;
   }
+  const text = (key: string): string => (entry[key] == null ? "-" : String(entry[key]));
+  const refusedHere = entry.direction === "outbound" && entry.decision === "deny";
+  if (entry.start_time === undefined || !(entry.direction === "inbound" || refusedHere)) {
+    return null;
+  }
+  const source = text("source_principal").replace(/^spiffe:\/\//, "");
+  const what = entry.protocol === "TCP" ? "TCP" : `${text("method")} ${text("path")} ${text("response_code")}`;
+  const decision = entry.decision == null ? text("response_code_details") : text("decision");
+  const why = entry.denial == null ? "" : `  ${text("reason")}: everyhop why ${text("denial")}`;
+  const time = text("start_time").slice(11, 19);
+  return `${time}  ${decision.padEnd(5)}  ${source === "-" ? "(nobody proven)" : source} -> ${service}  ${what}${why}`;
 }

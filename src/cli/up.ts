@@ -5,7 +5,8 @@ import { EveryhopError, toEveryhopError } from "../core/base/errors.ts";
 import { processStat } from "../io/process.ts";
 import type { MeshDocument } from "../run/up/document.ts";
 import { openLogFile } from "../run/up/log-file.ts";
-import { type RunningMesh, startMesh, type UpEvent, type UpOptions } from "../run/up/start.ts";
+import type { RunningMesh, UpEvent, UpOptions } from "../run/up/mesh-run.ts";
+import { startMesh } from "../run/up/start.ts";
 import type { ProcessName } from "../run/up/state.ts";
 import { note, print, printJson, reportFailure } from "./ui.ts";
 import { accessLine, eventText, readyText } from "./up-text.ts";
@@ -108,11 +109,16 @@ function tell(event: UpEvent, json: boolean, ready: boolean): void {
   if (event.kind !== "access") {
     note(eventText(event));
   } else if (ready) {
-    const line = json ? event.line : accessLine(event.line);
+    const line = json ? accessJson(event.line) : accessLine(event.service, event.line);
     if (line !== null) {
       print(line);
     }
   }
+}
+
+/** Lines of the access log are JSON already; what else a sidecar prints is for its log file. */
+function accessJson(line: string): string | null {
+  return line.startsWith('{"start_time"') ? line : null;
 }
 
 /** The launcher that waits for us and hands on our exit, where Node could not become us in place. */

@@ -3,12 +3,13 @@ import { describe, test } from "node:test";
 import { DEFAULT_MESH_CONFIG } from "../core/policy/mesh-config.ts";
 import { judge, NOTHING_ACCEPTED } from "./change.ts";
 import { DOMAIN, testService } from "./fixture.ts";
+import { PolicyReader } from "./policies.ts";
 import { describeWorkload } from "./world.ts";
 
-const mesh = {
-  trustDomain: DOMAIN,
-  meshConfig: DEFAULT_MESH_CONFIG,
-  workloads: ["payment-service", "api-gateway"].map((name) => describeWorkload(testService(name), DOMAIN)),
+const workloads = ["payment-service", "api-gateway"].map((name) => describeWorkload(testService(name), DOMAIN));
+const court = {
+  mesh: { trustDomain: DOMAIN, meshConfig: DEFAULT_MESH_CONFIG, workloads },
+  reader: new PolicyReader(),
 };
 
 const policy = (
@@ -27,17 +28,17 @@ const files = (texts: Readonly<Record<string, string>>) => new Map(Object.entrie
 const BAD = policy("b").replace("selector", "selektor");
 
 describe("saved files", () => {
-  const last = judge(files({ "a.yaml": policy("a"), "b.yaml": policy("b") }), NOTHING_ACCEPTED, mesh).accepted;
+  const last = judge(files({ "a.yaml": policy("a"), "b.yaml": policy("b") }), NOTHING_ACCEPTED, court).accepted;
   const names = (judged: ReturnType<typeof judge>) => judged.accepted.policies.map(({ name }) => name);
 
   test("valid ones are in force", () => {
-    const judged = judge(files({ "a.yaml": policy("a2"), "c.yaml": policy("c") }), last, mesh);
+    const judged = judge(files({ "a.yaml": policy("a2"), "c.yaml": policy("c") }), last, court);
     assert.deepEqual(names(judged), ["a2", "c"]);
     assert.deepEqual(judged.refused, []);
   });
 
   test("one that is not valid is refused with its place, and what it said stays in force; the others go on", () => {
-    const judged = judge(files({ "a.yaml": policy("a2"), "b.yaml": BAD }), last, mesh);
+    const judged = judge(files({ "a.yaml": policy("a2"), "b.yaml": BAD }), last, court);
     assert.deepEqual(names(judged), ["a2", "b"]);
     const [issue, ...more] = judged.refused;
     assert.deepEqual(more, []);
@@ -47,38 +48,38 @@ describe("saved files", () => {
   });
 
   test("a new one that is not valid says nothing", () => {
-    const judged = judge(files({ "a.yaml": policy("a"), "b.yaml": policy("b"), "c.yaml": "kind: [" }), last, mesh);
+    const judged = judge(files({ "a.yaml": policy("a"), "b.yaml": policy("b"), "c.yaml": "kind: [" }), last, court);
     assert.deepEqual(names(judged), ["a", "b"]);
     assert.equal(judged.refused[0]?.file, "c.yaml");
   });
 
   test("one that was refused is judged again, and gone when its file is", () => {
-    const refused = judge(files({ "a.yaml": policy("a"), "b.yaml": BAD }), last, mesh);
-    assert.equal(judge(files({ "a.yaml": policy("a"), "b.yaml": BAD }), refused.accepted, mesh).refused.length, 1);
-    const gone = judge(files({ "a.yaml": policy("a") }), refused.accepted, mesh);
+    const refused = judge(files({ "a.yaml": policy("a"), "b.yaml": BAD }), last, court);
+    assert.equal(judge(files({ "a.yaml": policy("a"), "b.yaml": BAD }), refused.accepted, court).refused.length, 1);
+    const gone = judge(files({ "a.yaml": policy("a") }), refused.accepted, court);
     assert.deepEqual([names(gone), gone.refused], [["a"], []]);
-    const fixed = judge(files({ "a.yaml": policy("a"), "b.yaml": policy("b3") }), refused.accepted, mesh);
+    const fixed = judge(files({ "a.yaml": policy("a"), "b.yaml": policy("b3") }), refused.accepted, court);
     assert.deepEqual([names(fixed), fixed.refused], [["a", "b3"], []]);
   });
 
   test("a resource that is there twice: the change that brings it is refused, whichever file is named", () => {
     for (const name of ["0.yaml", "z.yaml"]) {
       const twice = { "a.yaml": policy("a"), "b.yaml": policy("b2"), [name]: policy("a") };
-      const judged = judge(files(twice), last, mesh);
+      const judged = judge(files(twice), last, court);
       assert.deepEqual(names(judged), ["a", "b2"], name);
       assert.match(judged.refused[0]?.message ?? "", /is there twice/);
     }
   });
 
   test("moving a resource between files is one change", () => {
-    const judged = judge(files({ "a.yaml": "", "b.yaml": `${policy("a")}---\n${policy("b")}` }), last, mesh);
+    const judged = judge(files({ "a.yaml": "", "b.yaml": `${policy("a")}---\n${policy("b")}` }), last, court);
     assert.deepEqual([names(judged), judged.refused], [["a", "b"], []]);
   });
 });
 
 describe("findings on what is in force", () => {
   const findings = (text: string) =>
-    judge(files({ "a.yaml": text }), NOTHING_ACCEPTED, mesh).accepted.findings.map(({ code, hint }) => [code, hint]);
+    judge(files({ "a.yaml": text }), NOTHING_ACCEPTED, court).accepted.findings.map(({ code, hint }) => [code, hint]);
 
   test("none where all is well", () => assert.deepEqual(findings(policy("a")), []));
 

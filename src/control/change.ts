@@ -5,7 +5,7 @@
 import type { Issue } from "../core/base/errors.ts";
 import type { Resource } from "../core/policy/resources.ts";
 import { meshFindings } from "./findings.ts";
-import { type Mesh, type ReadPolicies, readPolicies } from "./policies.ts";
+import type { Mesh, PolicyReader, ReadPolicies } from "./policies.ts";
 
 /** Texts that were found valid together, and what they say. */
 export interface Accepted {
@@ -28,27 +28,33 @@ const MAX_TRIED = 50;
 
 const isError = (issue: Issue): boolean => issue.severity === "error";
 
+/** What a saved state is judged by. */
+export interface Court {
+  readonly mesh: Mesh;
+  readonly reader: PolicyReader;
+}
+
 /** What is in force after `files` were saved, where `last` was in force before. */
-export function judge(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh): Judgement {
+export function judge(files: ReadonlyMap<string, string>, last: Accepted, court: Court): Judgement {
   const candidate = new Map(files);
   const refused: Issue[] = [];
   // Each turn takes at least one saved file back to what it said before, so this ends; the bound is for the reader.
   for (let turn = 0; turn <= files.size; turn++) {
-    const { policies, issues } = inspect(candidate, last, mesh);
+    const { policies, issues } = inspect(candidate, last, court);
     const errors = issues.filter(isError);
     if (errors.length === 0) {
       return { accepted: { files: candidate, policies, findings: issues }, refused };
     }
     refused.push(...errors);
     if (!takeBack(candidate, errors, last)) {
-      return { accepted: oneByOne(files, last, mesh), refused };
+      return { accepted: oneByOne(files, last, court), refused };
     }
   }
   return { accepted: last, refused };
 }
 
 /** A fault that names only a file which did not change lies between two files: what is good is found by trying. */
-function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh): Accepted {
+function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, court: Court): Accepted {
   const paths = new Set([...files.keys(), ...last.files.keys()]);
   const changed = [...paths].filter((path) => files.get(path) !== last.files.get(path));
   let accepted = last;
@@ -60,7 +66,7 @@ function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh
     } else {
       candidate.set(path, text);
     }
-    const { policies, issues } = inspect(candidate, accepted, mesh);
+    const { policies, issues } = inspect(candidate, accepted, court);
     if (!issues.some(isError)) {
       accepted = { files: candidate, policies, findings: issues };
     }
@@ -68,11 +74,11 @@ function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh
   return accepted;
 }
 
-function inspect(files: ReadonlyMap<string, string>, last: Accepted, mesh: Mesh): ReadPolicies {
+function inspect(files: ReadonlyMap<string, string>, last: Accepted, { mesh, reader }: Court): ReadPolicies {
   if (sameFiles(files, last.files)) {
     return { policies: last.policies, issues: last.findings };
   }
-  const { policies, issues } = readPolicies(files, mesh);
+  const { policies, issues } = reader.read(files, mesh);
   return { policies, issues: [...issues, ...meshFindings(policies, mesh)] };
 }
 

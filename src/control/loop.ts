@@ -9,7 +9,7 @@ import type { FileSet } from "../io/watch-files.ts";
 import { type Accepted, judge, NOTHING_ACCEPTED, sameFiles } from "./change.ts";
 import type { KilledIdentity } from "./identities.ts";
 import type { ControlMetrics } from "./metrics.ts";
-import { readMeshConfig } from "./policies.ts";
+import { PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
 import { describeWorkload, type World } from "./world.ts";
 
@@ -33,6 +33,7 @@ export class Loop {
   #problems: readonly Issue[] = [];
   #world: World;
   readonly #meshConfig: MeshConfig;
+  readonly #reader = new PolicyReader();
   /** Told of each new World. */
   onWorld: (world: World) => void = () => {};
 
@@ -107,11 +108,9 @@ export class Loop {
     const { baseDir, services, trustDomain } = this.#options;
     const named = new Map([...files].map(([path, text]) => [relative(baseDir, path), text]));
     const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
-    const { accepted, refused } = judge(named, this.#accepted, {
-      trustDomain,
-      meshConfig: this.#meshConfig,
-      workloads,
-    });
+    const mesh = { trustDomain, meshConfig: this.#meshConfig, workloads };
+    const { accepted, refused } = judge(named, this.#accepted, { mesh, reader: this.#reader });
+    this.#reader.keepOnly(new Set([...named.keys(), ...accepted.files.keys()]));
     this.#accepted = accepted;
     const unread = faults.map((issue) =>
       issue.file === undefined ? issue : { ...issue, file: relative(baseDir, issue.file) || "." },

@@ -3,7 +3,7 @@ import type { WorkloadDescription } from "../core/api/snapshot.ts";
 import { configError, EveryhopError, type Issue, toEveryhopError } from "../core/base/errors.ts";
 import { compile } from "../core/policy/compile.ts";
 import { type MeshConfig, parseMeshConfig } from "../core/policy/mesh-config.ts";
-import { parseResources, resourceToJson } from "../core/policy/parse.ts";
+import { type ParsedResources, parseResources, resourceToJson, withoutDuplicates } from "../core/policy/parse.ts";
 import type { Resource } from "../core/policy/resources.ts";
 import { selectResources } from "../core/policy/select.ts";
 
@@ -19,16 +19,49 @@ export interface ReadPolicies {
   readonly issues: readonly Issue[];
 }
 
-/** Reads every resource of `files` (text by name) and compiles it for every workload it selects. */
-export function readPolicies(files: ReadonlyMap<string, string>, mesh: Mesh): ReadPolicies {
-  const { rootNamespace } = mesh.meshConfig;
-  const read = parseResources(
-    [...files].map(([file, text]) => ({ file, text })),
-    { rootNamespace },
-  );
-  const compiled = mesh.workloads.flatMap((workload) => compileIssues(read.resources, workload, mesh));
-  return { policies: read.resources, issues: [...read.issues, ...compiled] };
+/**
+ * Reads policies from files. What a file says is remembered by its text: a save of one file among hundreds costs that file.
+ */
+export class PolicyReader {
+  readonly #read = new Map<string, readonly FileRead[]>();
+
+  /** Every resource of `files` (text by name), in their order, compiled for every workload it selects. */
+  read(files: ReadonlyMap<string, string>, mesh: Mesh): ReadPolicies {
+    const reads = [...files].map(([file, text]) => this.#readFile(file, text, mesh.meshConfig.rootNamespace));
+    const issues = reads.flatMap((read) => read.issues);
+    const all = reads.flatMap((read) => read.resources).map((resource, order) => ({ ...resource, order }));
+    const policies = withoutDuplicates(all, issues);
+    const compiled = mesh.workloads.flatMap((workload) => compileIssues(policies, workload, mesh));
+    return { policies, issues: [...issues, ...compiled] };
+  }
+
+  /** Forgets files that are no more. */
+  keepOnly(files: ReadonlySet<string>): void {
+    for (const file of this.#read.keys()) {
+      if (!files.has(file)) {
+        this.#read.delete(file);
+      }
+    }
+  }
+
+  #readFile(file: string, text: string, rootNamespace: string): FileRead {
+    const known = this.#read.get(file) ?? [];
+    const same = known.find((read) => read.text === text);
+    if (same !== undefined) {
+      return same;
+    }
+    const read = { text, ...parseResources([{ file, text }], { rootNamespace }) };
+    this.#read.set(file, [read, ...known].slice(0, TEXTS_KEPT));
+    return read;
+  }
 }
+
+interface FileRead extends ParsedResources {
+  readonly text: string;
+}
+
+/** What is saved now, and what was good last. */
+const TEXTS_KEPT = 2;
 
 /** What is wrong for one workload alone: a resource may be well formed and still not compile. */
 function compileIssues(policies: readonly Resource[], workload: WorkloadDescription, mesh: Mesh): Issue[] {

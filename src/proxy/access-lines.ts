@@ -33,7 +33,7 @@ function tail(context: ProxyContext, line: Common): string {
   const decided =
     verdict === null
       ? `"decision":null,"reason":null,"policy":null,"rule":null`
-      : `"decision":"${verdict.allow ? "allow" : "deny"}","reason":"${verdict.reason}","policy":${orNull(verdict.policy)},"rule":${verdict.rule}`;
+      : `"decision":"${verdict.decision}","reason":"${verdict.reason}","policy":${orNull(verdict.policy)},"rule":${verdict.rule}`;
   const upstream =
     destination === null
       ? ""

@@ -7,7 +7,7 @@ import type { Address } from "../io/net.ts";
 import type { AccessLog } from "./access-log.ts";
 import type { Cause, Connections } from "./connections.ts";
 import type { Denials } from "./denials.ts";
-import type { ConnectionFacts, RequestFacts, Verdict } from "./enforce.ts";
+import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
 import type { CoarseTime, Facts, State } from "./state.ts";
 import { type Party, partyOf, strangerOf, type Telemetry } from "./telemetry.ts";
 
@@ -54,14 +54,15 @@ export function recordDenial(
   context: ProxyContext,
   facts: Facts,
   verdict: Verdict,
-  connection: ConnectionFacts,
-  request: RequestFacts | null,
+  peer: SpiffeId | null,
+  connection: PeerFacts,
+  request: HttpFacts | null,
 ): string {
   const { denials, telemetry, clock } = context;
   const now = clock.now();
   const id = denials.newId();
   const destination = partyOf(facts.snapshot.workload);
-  const source = peerParty(facts, connection.principal);
+  const source = peerParty(facts, peer);
   const protocol = request === null ? "tcp" : "http";
   telemetry.denial(source, destination, protocol, verdict.reason, verdict.policy).value++;
   if (request === null && verdict.reason !== "plaintext-refused") {
@@ -72,10 +73,13 @@ export function recordDenial(
   denials.add({
     id,
     timeMs: now,
-    source: connection.principal,
+    source: peer,
     sourceIp: connection.sourceIp,
-    port: connection.port,
-    request: request === null ? null : { method: request.method, path: cut(request.path), host: cut(request.host) },
+    port: connection.destinationPort,
+    request:
+      request === null
+        ? null
+        : { method: request.method ?? "", path: cut(request.path ?? ""), host: cut(request.host ?? "") },
     verdict,
     nearestMiss: explained ? facts.enforcer.nearestMiss(connection, request) : null,
     snapshotVersion: facts.snapshot.version,

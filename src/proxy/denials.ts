@@ -1,9 +1,9 @@
 /** Denials on their way to the control plane: bounded, batched, the oldest dropped first. */
 import { randomBytes } from "node:crypto";
 import type { NearestMiss } from "../core/api/admin.ts";
+import type { Verdict } from "../core/policy/verdict.ts";
 import type { SpiffeId } from "../core/spiffe/id.ts";
 import type { Counter } from "../io/metrics.ts";
-import type { Verdict } from "./enforce.ts";
 
 export interface DenialRecord {
   readonly id: string;

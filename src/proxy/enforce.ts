@@ -1,47 +1,61 @@
-/** What the data path asks the policy. */
+/** What the data path asks the policy: one compiled policy for each snapshot. */
 import type { NearestMiss } from "../core/api/admin.ts";
-import type { SpiffeId } from "../core/spiffe/id.ts";
+import type { Snapshot } from "../core/api/snapshot.ts";
+import { compile } from "../core/policy/compile.ts";
+import { decideHttp, decideTcp, mtlsMode } from "../core/policy/evaluate.ts";
+import type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
+import { parseMeshConfig } from "../core/policy/mesh-config.ts";
+import { normalizePath } from "../core/policy/normalize.ts";
+import { parseResourceJson } from "../core/policy/parse.ts";
+import type { MtlsMode } from "../core/policy/resources.ts";
+import { BAD_TOKEN, type Verdict } from "../core/policy/verdict.ts";
 
-export type MtlsMode = "STRICT" | "PERMISSIVE" | "DISABLE";
-
-export interface Verdict {
-  readonly allow: boolean;
-  /** A reason of `policy decide`. */
-  readonly reason: string;
-  /** `namespace/name`, where one decided. */
-  readonly policy: string | null;
-  readonly rule: number | null;
-}
-
-/** HOT: one object for each connection, filled anew for each request. */
-export interface ConnectionFacts {
-  /** Proven by mutual TLS; null otherwise. */
-  principal: SpiffeId | null;
-  sourceIp: string;
-  destinationIp: string;
-  /** The port in the mesh. */
-  port: number;
-  sni: string | null;
-}
-
-export interface RequestFacts extends ConnectionFacts {
-  method: string;
-  /** Normalised, with its query. */
-  path: string;
-  host: string;
-  /** The lines of a field that are forwarded, by lower-case name. */
-  values(name: string): readonly string[];
-}
+export type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
+export type { Verdict } from "../core/policy/verdict.ts";
 
 export interface Enforcer {
   readonly mtls: MtlsMode;
   /** The target as it is decided on and forwarded; null: 400. */
   normalize(target: string): string | null;
-  http(facts: RequestFacts): Verdict;
-  tcp(facts: ConnectionFacts): Verdict;
-  /** Expensive; for denials that are reported. `request` null: TCP. */
-  nearestMiss(facts: ConnectionFacts, request: RequestFacts | null): NearestMiss | null;
+  http(peer: PeerFacts, request: HttpFacts): Verdict;
+  tcp(peer: PeerFacts): Verdict;
+  /** What would have to be otherwise. Expensive; for denials that are reported. `request` null: TCP. */
+  nearestMiss(peer: PeerFacts, request: HttpFacts | null): NearestMiss | null;
 }
 
-export const KILLED: Verdict = { allow: false, reason: "killed", policy: null, rule: null };
-export const PLAINTEXT_REFUSED: Verdict = { allow: false, reason: "plaintext-refused", policy: null, rule: null };
+/** Compiles the snapshot's resources. Errors: `config-invalid`, where one of them is not understood: nothing is ignored. */
+export function compileSnapshot(snapshot: Snapshot): Enforcer {
+  const { workload, trustDomain } = snapshot;
+  const meshConfig = parseMeshConfig(snapshot.meshConfig);
+  const resources = snapshot.policies.map(parseResourceJson);
+  const compiled = compile(resources, workload, { trustDomain, meshConfig });
+  const { pathNormalization } = meshConfig;
+  const judgesTokens = compiled.requestAuthentications.length > 0;
+  return {
+    mtls: mtlsMode(compiled, workload.port),
+    normalize: (target) => normalizePath(target, pathNormalization),
+    http(peer, request) {
+      if (judgesTokens && carriesToken(request)) {
+        return BAD_TOKEN;
+      }
+      return withoutProvider(decideHttp(compiled, peer, request));
+    },
+    tcp: (peer) => withoutProvider(decideTcp(compiled, peer)),
+    nearestMiss: () => null,
+  };
+}
+
+/** INVARIANT: fail closed: where a CUSTOM rule matches, its provider has to allow, and this sidecar asks none yet. */
+function withoutProvider(verdict: Verdict): Verdict {
+  const { custom } = verdict;
+  if (custom === null || verdict.decision === "deny") {
+    return verdict;
+  }
+  return { ...verdict, decision: "deny", status: verdict.status === 0 ? -1 : 403, reason: "custom-denied", ...custom };
+}
+
+/** Fail closed: a token that nobody here validates yet is a bad one; no token is nobody's identity. */
+function carriesToken(request: HttpFacts): boolean {
+  const lines = request.header("authorization");
+  return lines?.some((line) => line.startsWith("Bearer ")) === true || /[?&]access_token=/.test(request.path ?? "");
+}

@@ -17,12 +17,22 @@ import { makeFacts } from "./state.ts";
 export const TRUST_DOMAIN = parseTrustDomain("example.com");
 export const id = (name: string): SpiffeId => workloadId(TRUST_DOMAIN, "prod", name);
 
-const ALLOW: Verdict = { allow: true, reason: "no-policy", policy: null, rule: null };
-const DENY: Verdict = { allow: false, reason: "no-allow-matched", policy: null, rule: null };
+const verdict = (decision: "allow" | "deny", reason: Verdict["reason"], status: number): Verdict => ({
+  decision,
+  reason,
+  status,
+  policy: null,
+  rule: null,
+  audit: [],
+  dryRun: { decision, policy: null },
+  custom: null,
+});
+const ALLOW = verdict("allow", "no-policy", 200);
+const DENY = verdict("deny", "no-allow-matched", 403);
 
 /** A policy for tests of the data path: allows what `allow` says. */
 export function testEnforcer(
-  allow: (principal: SpiffeId | null, method: string | null, path: string | null) => boolean = () => true,
+  allow: (principal: string | null, method: string | null, path: string | null) => boolean = () => true,
   mtls: Enforcer["mtls"] = "STRICT",
 ): Enforcer {
   return {
@@ -33,8 +43,8 @@ export function testEnforcer(
       }
       return target.includes("/./") ? target.replaceAll("/./", "/") : target;
     },
-    http: (facts) => (allow(facts.principal, facts.method, facts.path) ? ALLOW : DENY),
-    tcp: (facts) => (allow(facts.principal, null, null) ? ALLOW : DENY),
+    http: (peer, { method, path }) => (allow(peer.principal, method, path) ? ALLOW : DENY),
+    tcp: (peer) => (allow(peer.principal, null, null) ? ALLOW : DENY),
     nearestMiss: () => null,
   };
 }
@@ -84,6 +94,7 @@ export class TestMesh {
   version = 1;
   readonly members = new Map<string, Member>();
   readonly #services: readonly TestService[];
+  readonly #appSockets = new Set<Socket>();
   enforcers = new Map<string, Enforcer>();
   kills: Snapshot["kills"] = [];
 
@@ -99,11 +110,13 @@ export class TestMesh {
     return this.members.get(name) as Member;
   }
 
-  async start(options: { timeouts?: Timeouts; accessLog?: string } = {}): Promise<void> {
+  async start(options: { timeouts?: Timeouts; accessLog?: string; unconfigured?: boolean } = {}): Promise<void> {
     for (const service of this.#services) {
       await this.#startOne(service, options);
     }
-    this.push();
+    if (options.unconfigured !== true) {
+      this.push();
+    }
     for (const { name, sidecar } of this.members.values()) {
       sidecar.state.bundles.set(this.bundles);
       sidecar.state.svid.set(testSvid(this.ca, id(name)));
@@ -113,10 +126,13 @@ export class TestMesh {
   async #startOne(service: TestService, options: { timeouts?: Timeouts; accessLog?: string }): Promise<void> {
     const app = createServer({ allowHalfOpen: true }, (socket) => {
       socket.on("error", () => {});
+      this.#appSockets.add(socket);
+      socket.once("close", () => this.#appSockets.delete(socket));
+      service.serve(socket);
+      // After the application: Node's HTTP server takes the socket's bytes for itself until someone else listens too.
       socket.on("data", (chunk: Buffer) => {
         member.seen = (member.seen + chunk.toString("latin1")).slice(-1_000_000);
       });
-      service.serve(socket);
     });
     await new Promise<void>((resolve) => app.listen(0, "127.0.0.1", resolve));
     const appPort = (app.address() as { port: number }).port;
@@ -186,6 +202,9 @@ export class TestMesh {
   async close(): Promise<void> {
     for (const { sidecar, app } of this.members.values()) {
       await sidecar.close(0);
+      for (const socket of this.#appSockets) {
+        socket.destroy();
+      }
       await new Promise<void>((resolve) => {
         app.close(() => resolve());
       });

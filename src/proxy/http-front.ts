@@ -83,7 +83,7 @@ export class HttpFront implements PipeHandler {
   startedAt = 0;
   /** Null outside an exchange. */
   answer: Answer | null = null;
-  /** The bytes the head was read from, valid only while the gate admits. */
+  /** The bytes the head was read from: kept while the exchange lasts, which may be decided on again. */
   bytes: Buffer = EMPTY;
   start = 0;
   inExchange = false;
@@ -122,9 +122,15 @@ export class HttpFront implements PipeHandler {
     return this.head.close || this.#draining || this.#clientEnded;
   }
 
-  /** A connection of its own to the client, upgraded: bytes flow without being read. */
-  get tunnelled(): boolean {
-    return this.#tunnel !== null;
+  /** Lines of a field as they are forwarded, by lower-case name; null where there is none. For the exchange under way. */
+  header(name: string): readonly string[] | null {
+    const lines = this.head.values(this.bytes, this.start, name);
+    return lines.length === 0 ? null : lines;
+  }
+
+  /** The last address of X-Forwarded-For; null where there is none. */
+  forwardedFor(): string | null {
+    return this.head.forwardedFor(this.bytes, this.start);
   }
 
   onData(chunk: Buffer): void {
@@ -238,7 +244,6 @@ export class HttpFront implements PipeHandler {
     const startLine =
       this.path === head.target ? null : Buffer.from(`${head.method} ${this.path} HTTP/1.${head.minor}\r\n`, "latin1");
     const out = compose(head, bytes, at, end, startLine, this.#appended());
-    this.bytes = EMPTY;
     this.#state = this.#body.done ? READ : BODY;
     // Kept for a second attempt: only where repeating changes nothing and all of it is here.
     const repeatable = this.#body.done && REPEATABLE.has(head.method);
@@ -452,20 +457,13 @@ export class HttpFront implements PipeHandler {
     const early = this.#early;
     this.#early = null;
     this.#pauses = 0;
-    const splice = new Splice(
-      this.pipe,
-      back.pipe,
-      (end) => {
-        this.received += splice.received;
-        this.sent += splice.sent;
-        this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#finish();
-        this.#gate.closed(this);
-      },
-      () => {
-        this.#lastMoveMs = this.#now();
-      },
-    );
+    const splice = new Splice(this.pipe, back.pipe, this.#now, (end) => {
+      this.received += splice.received;
+      this.sent += splice.sent;
+      this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#finish();
+      this.#gate.closed(this);
+    });
     this.#tunnel = splice;
     if (first !== null) {
       this.pipe.write(first);
@@ -525,8 +523,8 @@ export class HttpFront implements PipeHandler {
       if (nowMs - this.#lastMoveMs > LINGER_MS) {
         this.pipe.destroy();
       }
-    } else if (this.#state === TUNNEL) {
-      // A tunnel is the client's to end.
+    } else if (this.#tunnel !== null) {
+      this.#tunnel.tick(nowMs, this.#timeouts.idleMs);
     } else if (this.#state === HEAD && this.#headStarted && nowMs - this.#headSinceMs > this.#timeouts.headMs) {
       this.#startExchange(EMPTY, 0);
       this.#reject(REQUEST_TIMEOUT);

@@ -1,15 +1,16 @@
 /** The listener others reach the service by: who is it, may it, then on to the application. */
-import { createHash } from "node:crypto";
+import { constants, createHash } from "node:crypto";
 import { connect as connectTcp, type Socket } from "node:net";
-import { type SecureContext, TLSSocket } from "node:tls";
-import type { SpiffeId } from "../core/spiffe/id.ts";
+import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import { KILLED, KILLED_TCP, PLAINTEXT_REFUSED } from "../core/policy/verdict.ts";
+import { principalOf, type SpiffeId } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
 import { plainIp } from "../io/net.ts";
-import { secureContext } from "../io/tls.ts";
+import { contextOptions } from "../io/tls.ts";
 import { logConnection, logExchange } from "./access-lines.ts";
 import type { Cause, Tracked } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
-import { type ConnectionFacts, KILLED, PLAINTEXT_REFUSED, type RequestFacts, type Verdict } from "./enforce.ts";
+import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
 import { type Answer, APP_DOWN, BAD_REQUEST, denied } from "./http/answers.ts";
 import { splitTarget } from "./http/target.ts";
 import { HttpBack } from "./http-back.ts";
@@ -41,27 +42,35 @@ export class Inbound {
   tlsContext(): { svid: X509Svid; context: SecureContext } | null {
     const svid = this.context.state.svid.value;
     if (svid !== null && this.#tls?.svid !== svid) {
-      this.#tls = { svid, context: secureContext(svid) };
+      this.#tls = { svid, context: serverContext(svid) };
     }
     return svid === null ? null : this.#tls;
   }
 }
 
-class InboundConnection implements Tracked, HttpGate, RequestFacts {
+/** No session is resumed: a ticket would let a peer in whose identity nobody proves again. */
+function serverContext(svid: X509Svid): SecureContext {
+  return createSecureContext({
+    ...contextOptions(svid),
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    // OpenSSL ends a handshake that offers a session, instead of refusing the session, where this is not set.
+    sessionIdContext: "everyhop",
+  });
+}
+
+class InboundConnection implements Tracked, HttpGate, HttpFacts {
   peer: SpiffeId | null = null;
   proof: Proof | null = null;
   /** Every forwarded request says who sent it; null for plaintext. */
   append: Buffer | null = null;
-  // RequestFacts
-  principal: SpiffeId | null = null;
-  readonly sourceIp: string;
-  readonly destinationIp: string;
-  port = 0;
-  sni: string | null = null;
+  // HttpFacts
+  readonly auth = null;
   method = "";
   path = "";
   host = "";
 
+  /** What a decision knows of the connection; made when all of it is proven. */
+  #peerFacts: PeerFacts;
   readonly #inbound: Inbound;
   readonly #context: ProxyContext;
   readonly #raw: Socket;
@@ -85,8 +94,15 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
     this.#raw = socket;
     this.#socket = socket;
     this.#startedMs = this.#context.time.nowMs;
-    this.sourceIp = plainIp(socket.remoteAddress);
-    this.destinationIp = plainIp(socket.localAddress);
+    const sourceIp = plainIp(socket.remoteAddress);
+    this.#peerFacts = {
+      principal: null,
+      sourceIp,
+      remoteIp: sourceIp,
+      destinationIp: plainIp(socket.localAddress),
+      destinationPort: 0,
+      sni: null,
+    };
   }
 
   start(): void {
@@ -96,20 +112,20 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
     raw.once("readable", () => this.#detect());
   }
 
-  get #facts(): Facts | null {
+  get #known(): Facts | null {
     return this.#context.state.facts.value;
   }
 
   /** The first byte tells TLS from plaintext. */
   #detect(): void {
     const first: Buffer | null = this.#raw.read();
-    const facts = this.#facts;
+    const facts = this.#known;
     if (first === null || facts === null) {
       // INVARIANT: no snapshot, no service.
       this.#raw.destroy();
       return;
     }
-    this.port = facts.snapshot.workload.port;
+    this.#peerFacts = { ...this.#peerFacts, destinationPort: facts.snapshot.workload.port };
     this.#raw.unshift(first);
     if (first[0] === TLS_HANDSHAKE) {
       this.#handshake();
@@ -123,8 +139,8 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
   #refusePlaintext(facts: Facts): void {
     const { telemetry, log } = this.#context;
     telemetry.refusals(null, ownParty(this.#context)).plaintext.value++;
-    this.#denialId = recordDenial(this.#context, facts, PLAINTEXT_REFUSED, this, null);
-    log.warn("plaintext refused", { sourceIp: this.sourceIp, denial: this.#denialId });
+    this.#denialId = recordDenial(this.#context, facts, PLAINTEXT_REFUSED, null, this.#peerFacts, null);
+    log.warn("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
     this.#verdict = PLAINTEXT_REFUSED;
     this.#logConnection("DENY", "plaintext_refused", 0, 0);
     this.#raw.destroy();
@@ -171,7 +187,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
     } else if (reason !== "handshake-failed" && reason !== "handshake-aborted" && reason !== "own-identity-missing") {
       series.verifyError.value++;
     }
-    log.warn("handshake refused", { sourceIp: this.sourceIp, reason, message });
+    log.warn("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
     this.#logConnection("TLS_FAILURE", reason, 0, 0);
     this.#socket.destroy();
     this.#raw.destroy();
@@ -179,7 +195,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
 
   #proven(socket: TLSSocket, own: X509Svid): void {
     const { state, clock } = this.#context;
-    const facts = this.#facts;
+    const facts = this.#known;
     if (facts === null) {
       socket.destroy();
       return;
@@ -190,17 +206,18 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
       return;
     }
     this.peer = verified.id;
-    this.principal = verified.id;
     this.proof = { chain: verified.chain, provenAtMs: clock.now() };
     const servername = (socket as TLSSocket & { servername?: string | false }).servername;
-    this.sni = typeof servername === "string" ? servername : null;
+    const sni = typeof servername === "string" ? servername : null;
+    this.#peerFacts = { ...this.#peerFacts, principal: principalOf(verified.id), sni };
     const hash = createHash("sha256")
       .update(verified.chain[0] as Uint8Array)
       .digest("hex");
     this.append = Buffer.from(`x-forwarded-client-cert: By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
     if (facts.killed.has(verified.id) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
-      this.#verdict = KILLED;
-      this.#denialId = recordDenial(this.#context, facts, KILLED, this, null);
+      const verdict = isHttp(facts.snapshot.workload) ? KILLED : KILLED_TCP;
+      this.#verdict = verdict;
+      this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, null);
       this.#logConnection("DENY", "identity_killed", 0, 0);
       socket.destroy();
       return;
@@ -219,10 +236,10 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
       this.#front = new HttpFront(pipe, this, time.read, timeouts);
       return;
     }
-    const verdict = facts.enforcer.tcp(this);
+    const verdict = facts.enforcer.tcp(this.#peerFacts);
     this.#verdict = verdict;
-    if (!verdict.allow) {
-      this.#denialId = recordDenial(this.#context, facts, verdict, this, null);
+    if (verdict.decision === "deny") {
+      this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, null);
       this.#logConnection("DENY", "policy_denied", 0, 0);
       this.#socket.destroy();
       return;
@@ -239,12 +256,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
         pipe.destroy();
         return;
       }
-      this.#splice = new Splice(
-        pipe,
-        upstream,
-        () => this.#spliceOver(),
-        () => {},
-      );
+      this.#splice = new Splice(pipe, upstream, this.#context.time.read, () => this.#spliceOver());
     });
   }
 
@@ -293,7 +305,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
 
   /** HOT. */
   admit(front: HttpFront): Answer | null {
-    const facts = this.#facts as Facts;
+    const facts = this.#known as Facts;
     const { head } = front;
     const target = splitTarget(head);
     const path = target === null ? null : facts.enforcer.normalize(target);
@@ -306,20 +318,23 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
     this.method = head.method;
     this.path = path;
     this.host = head.host;
-    const verdict = facts.enforcer.http(this);
+    const verdict = facts.enforcer.http(this.#peerFacts, this);
     this.#verdict = verdict;
-    if (verdict.allow) {
+    if (verdict.decision === "allow") {
       this.#denialId = null;
       return null;
     }
-    this.#denialId = recordDenial(this.#context, facts, verdict, this, this);
+    this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, this);
     const details = `rbac_access_denied_matched_policy[${verdict.policy === null ? "none" : `${verdict.policy}/${verdict.rule}`}]`;
-    return denied(this.#denialId, details);
+    return denied(this.#denialId, details, verdict.status);
   }
 
-  values(name: string): readonly string[] {
-    const front = this.#front;
-    return front === null ? [] : front.head.values(front.bytes, front.start, name);
+  header(name: string): readonly string[] | null {
+    return this.#front?.header(name) ?? null;
+  }
+
+  get remoteIp(): string | null {
+    return this.#front?.forwardedFor() ?? null;
   }
 
   take(_front: HttpFront): HttpBack | null {
@@ -354,7 +369,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
       durationMs,
       direction: "inbound",
       sourcePrincipal: this.peer,
-      sourceIp: this.sourceIp,
+      sourceIp: this.#peerFacts.sourceIp,
       destination: null,
       verdict: this.#verdict,
       denialId: this.#denialId,
@@ -372,7 +387,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
   // Tracked
 
   recheck(): Cause | null {
-    const facts = this.#facts;
+    const facts = this.#known;
     if (facts === null || !this.#established) {
       return null;
     }
@@ -386,18 +401,18 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
       return "policy-changed";
     }
     if (this.#front === null) {
-      return this.#denies(facts, facts.enforcer.tcp(this), null);
+      return this.#denies(facts, facts.enforcer.tcp(this.#peerFacts), null);
     }
     // Requests are decided one by one; the one under way is decided again.
-    return this.#front.inExchange ? this.#denies(facts, facts.enforcer.http(this), this) : null;
+    return this.#front.inExchange ? this.#denies(facts, facts.enforcer.http(this.#peerFacts, this), this) : null;
   }
 
-  #denies(facts: Facts, verdict: Verdict, request: RequestFacts | null): Cause | null {
-    if (verdict.allow) {
+  #denies(facts: Facts, verdict: Verdict, request: HttpFacts | null): Cause | null {
+    if (verdict.decision === "allow") {
       return null;
     }
     this.#verdict = verdict;
-    this.#denialId = recordDenial(this.#context, facts, verdict, this as ConnectionFacts, request);
+    this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, request);
     return "policy-changed";
   }
 
@@ -417,6 +432,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
   tick(nowMs: number): void {
     if (this.#established) {
       this.#front?.tick(nowMs);
+      this.#splice?.tick(nowMs, this.#context.timeouts.idleMs);
     } else if (nowMs - this.#startedMs > this.#context.timeouts.headMs) {
       this.close("head-timeout");
     }
@@ -441,7 +457,7 @@ class InboundConnection implements Tracked, HttpGate, RequestFacts {
       direction: "inbound",
       startedMs: this.#startedMs,
       sourcePrincipal: this.peer,
-      sourceIp: this.sourceIp,
+      sourceIp: this.#peerFacts.sourceIp,
       destination: null,
       flags,
       details,

@@ -1,12 +1,13 @@
 /** The listeners by which the service reaches others: which upstream is meant, then on to its sidecar. */
 import type { Socket } from "node:net";
 import type { Upstream } from "../core/api/snapshot.ts";
-import type { SpiffeId } from "../core/spiffe/id.ts";
+import { KILLED, KILLED_TCP } from "../core/policy/verdict.ts";
+import { principalOf } from "../core/spiffe/id.ts";
 import { plainIp } from "../io/net.ts";
 import { logConnection, logExchange, type UpstreamLine } from "./access-lines.ts";
 import type { Cause, Tracked } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, recordDenial } from "./context.ts";
-import { type ConnectionFacts, KILLED, type RequestFacts, type Verdict } from "./enforce.ts";
+import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
 import { type Answer, BAD_REQUEST, denied, NO_ROUTE, NOT_READY } from "./http/answers.ts";
 import { splitTarget } from "./http/target.ts";
 import type { HttpBack } from "./http-back.ts";
@@ -99,16 +100,12 @@ export class Outbound {
   }
 }
 
-class OutboundConnection implements Tracked, HttpGate, RequestFacts {
+class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   /** At the other end is our own service, which proves nothing to us. */
   readonly peer = null;
   readonly proof = null;
   readonly append = null;
-  principal: SpiffeId | null = null;
-  readonly sourceIp: string;
-  readonly destinationIp: string;
-  port = 0;
-  readonly sni = null;
+  readonly auth = null;
   method = "";
   path = "";
   host = "";
@@ -117,6 +114,7 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
   readonly #context: ProxyContext;
   readonly #socket: Socket;
   readonly #name: string;
+  readonly #sourceIp: string;
   readonly #startedMs: number;
   #front: HttpFront | null = null;
   #splice: Splice | null = null;
@@ -136,8 +134,7 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
     this.#socket = socket;
     this.#name = name;
     this.#startedMs = this.#context.time.nowMs;
-    this.sourceIp = plainIp(socket.remoteAddress);
-    this.destinationIp = plainIp(socket.localAddress);
+    this.#sourceIp = plainIp(socket.remoteAddress);
   }
 
   start(): void {
@@ -160,8 +157,6 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
       this.#facts = facts;
       this.#upstream = facts?.byName.get(this.#name) ?? null;
       this.#http = null;
-      this.principal = facts?.snapshot.workload.spiffeId ?? null;
-      this.port = this.#upstream?.port ?? 0;
     }
     return facts;
   }
@@ -174,8 +169,7 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
 
   #startTcp(facts: Facts, upstream: Upstream, pipe: SocketPipe): void {
     if (this.#killed(facts, upstream)) {
-      this.#denialId = recordDenial(this.#context, facts, KILLED, this, null);
-      this.#verdict = KILLED;
+      this.#recordKilled(facts, upstream, KILLED_TCP, null);
       this.#logConnection("DENY", "identity_killed", 0, 0, false);
       pipe.destroy();
       return;
@@ -204,16 +198,11 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
     });
     this.#link = tracked;
     connections.add(tracked);
-    const splice = new Splice(
-      pipe,
-      link.pipe,
-      (end) => {
-        connections.delete(tracked);
-        const flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#tcpOver(flags, this.#cause ?? "via_upstream", splice.received, splice.sent, true);
-      },
-      () => {},
-    );
+    const splice = new Splice(pipe, link.pipe, this.#context.time.read, (end) => {
+      connections.delete(tracked);
+      const flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#tcpOver(flags, this.#cause ?? "via_upstream", splice.received, splice.sent, true);
+    });
     this.#splice = splice;
     const cause = tracked.recheck();
     if (cause !== null) {
@@ -234,6 +223,21 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
 
   #killed(facts: Facts, upstream: Upstream): boolean {
     return facts.killed.has(upstream.spiffeId) || facts.killed.has(facts.snapshot.workload.spiffeId);
+  }
+
+  #recordKilled(facts: Facts, upstream: Upstream, verdict: Verdict, request: HttpFacts | null): string {
+    const own = facts.snapshot.workload.spiffeId;
+    const connection: PeerFacts = {
+      principal: principalOf(own),
+      sourceIp: this.#sourceIp,
+      remoteIp: this.#sourceIp,
+      destinationIp: "",
+      destinationPort: upstream.port,
+      sni: null,
+    };
+    this.#verdict = verdict;
+    this.#denialId = recordDenial(this.#context, facts, verdict, own, connection, request);
+    return this.#denialId;
   }
 
   // HttpGate
@@ -259,16 +263,13 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
       this.method = head.method;
       this.path = path;
       this.host = head.host;
-      this.#verdict = KILLED;
-      this.#denialId = recordDenial(this.#context, facts, KILLED, this as ConnectionFacts, this);
-      return denied(this.#denialId, "identity_killed");
+      return denied(this.#recordKilled(facts, this.#upstream, KILLED, this), "identity_killed");
     }
     return null;
   }
 
-  values(name: string): readonly string[] {
-    const front = this.#front;
-    return front === null ? [] : front.head.values(front.bytes, front.start, name);
+  header(name: string): readonly string[] | null {
+    return this.#front?.header(name) ?? null;
   }
 
   take(_front: HttpFront): HttpBack | null {
@@ -296,7 +297,7 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
       durationMs,
       direction: "outbound",
       sourcePrincipal: this.#context.state.svid.value?.id ?? null,
-      sourceIp: this.sourceIp,
+      sourceIp: this.#sourceIp,
       destination: this.#line(front.answer === null && front.status !== 0),
       verdict: this.#verdict,
       denialId: this.#denialId,
@@ -335,6 +336,7 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
 
   tick(nowMs: number): void {
     this.#front?.tick(nowMs);
+    this.#splice?.tick(nowMs, this.#context.timeouts.idleMs);
   }
 
   drain(): void {
@@ -354,7 +356,7 @@ class OutboundConnection implements Tracked, HttpGate, RequestFacts {
       direction: "outbound",
       startedMs: this.#startedMs,
       sourcePrincipal: this.#context.state.svid.value?.id ?? null,
-      sourceIp: this.sourceIp,
+      sourceIp: this.#sourceIp,
       destination: { ...this.#line(proven), principal: proven ? (this.#link?.peer ?? null) : null },
       flags,
       details,

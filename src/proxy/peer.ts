@@ -3,28 +3,29 @@ import type { TLSSocket } from "node:tls";
 import type { X509Bundles } from "../core/spiffe/svid.ts";
 import { bundlesOf, type RefusedX509Svid, type VerifiedX509Svid, verifyX509Svid } from "../core/spiffe/x509-svid.ts";
 import { parseCertificate } from "../core/x509/certificate.ts";
-import { peerChain } from "../io/tls.ts";
+import { MAX_CHAIN } from "../io/tls.ts";
 
 export type PeerVerdict = (VerifiedX509Svid & { readonly chain: readonly Uint8Array[] }) | RefusedX509Svid;
 
-/** Verifies what the peer of a finished handshake presented, at `now` (ms). */
+/** Verifies what the peer of a finished handshake presented, at `now` (ms). Once for each connection. */
 export function verifyPeer(socket: TLSSocket, bundles: X509Bundles, now: number): PeerVerdict {
-  const leaf = socket.getPeerX509Certificate();
-  if (leaf === undefined) {
-    return verifyX509Svid([], bundlesOf(bundles), now) as RefusedX509Svid;
+  const chain = presentedChain(socket);
+  const verified = verifyX509Svid(chain, bundlesOf(bundles), now);
+  return verified.ok ? { ...verified, chain } : verified;
+}
+
+/**
+ * The certificates as sent, DER, leaf first. A twentieth of the cost of getPeerCertificate(true), which matters at each
+ * handshake; but the first call uses up OpenSSL's own list (seen in Node 24.21), so no other call may come after it.
+ */
+function presentedChain(socket: TLSSocket): Uint8Array[] {
+  const chain: Uint8Array[] = [];
+  let certificate = socket.getPeerX509Certificate();
+  while (certificate !== undefined && chain.length <= MAX_CHAIN) {
+    chain.push(certificate.raw);
+    certificate = certificate.issuerCertificate;
   }
-  // Most leaves are signed by an authority of the bundle itself: the rest of the chain, which is dear to get, is then not needed.
-  const chain = [leaf.raw];
-  const direct = verifyX509Svid(chain, bundlesOf(bundles), now);
-  if (direct.ok) {
-    return { ...direct, chain };
-  }
-  const whole = peerChain(socket);
-  if (whole.length <= 1) {
-    return direct;
-  }
-  const verified = verifyX509Svid(whole, bundlesOf(bundles), now);
-  return verified.ok ? { ...verified, chain: whole } : verified;
+  return chain;
 }
 
 /** What proved an identity, and when: enough to ask again after the bundles changed. */

@@ -54,6 +54,7 @@ export class Sidecar {
   readonly #listeners = new Map<string, TcpListener>();
   #cancelTick: () => void = () => {};
   #orders = new Set<string>();
+  #hadIdentity = false;
   #bundles: X509Bundles = new Map();
 
   constructor(options: SidecarOptions) {
@@ -77,6 +78,7 @@ export class Sidecar {
     this.#inbound = new Inbound(this.context);
     this.#outbound = new Outbound(this.context, new TlsTransport(this.state, clock));
     this.state.facts.watch((facts) => facts !== null && this.#factsChanged(facts));
+    this.state.svid.watch((svid) => this.#identityChanged(svid !== null));
     this.state.bundles.watch((bundles) => this.#bundlesChanged(bundles));
     this.#initialiseSeries(null);
   }
@@ -166,6 +168,15 @@ export class Sidecar {
       connectionsClosed: closed,
     });
     return closed;
+  }
+
+  /** INVARIANT: the identity ends with the process it was given for; whoever listens in its place gets nothing. */
+  #identityChanged(there: boolean): void {
+    if (this.#hadIdentity && !there) {
+      const closed = this.connections.close(() => true, "identity-gone");
+      this.context.log.warn("the service's identity is gone", { connectionsClosed: closed });
+    }
+    this.#hadIdentity = there;
   }
 
   #bundlesChanged(bundles: X509Bundles): void {

@@ -8,11 +8,11 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { parse, stringify } from "yaml";
 import { testControl, testService } from "../../src/control/fixture.ts";
-import { conformanceFolder } from "../conformance.ts";
+
 import { peer, skipWithout } from "../peers.ts";
 
 const OURS = join(import.meta.dirname, "../../deploy/alerts/everyhop.rules.yaml");
-const guide = (): string => join(conformanceFolder() ?? "", "configs/prometheus-zero-trust-alerts.yaml");
+const guide = (): string => join(peer("conformance") ?? "", "configs/prometheus-zero-trust-alerts.yaml");
 
 interface Rule {
   readonly alert: string;

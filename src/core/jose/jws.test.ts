@@ -1,16 +1,12 @@
 import assert from "node:assert/strict";
 import { createSecretKey, generateKeyPairSync, type KeyObject } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
-import { peer, without } from "../../../test/peers.ts";
+import { readVectors, withoutConformance } from "../../../test/conformance.ts";
 import { ALGORITHMS, type JwsAlgorithm, PUBLIC_KEY_ALGORITHMS, signWith } from "./algorithm.ts";
 import { exportJwk, type Jwk, parseJwk, parseJwks } from "./jwk.ts";
 import { assembleJws, jwsSigningInput, signJws, verifyJws } from "./jws.ts";
 import { verifyJwt } from "./jwt.ts";
-
-const vectors = (path: string): unknown => JSON.parse(readFileSync(join(peer("conformance") ?? "", path), "utf8"));
 
 const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 const pairs: Readonly<Record<string, { readonly privateKey: KeyObject; readonly publicKey: KeyObject }>> = {
@@ -170,9 +166,9 @@ test("parse ∘ export = identity", () => {
   }
 });
 
-test("Istio's tokens verify with Istio's keys", { skip: without("conformance") }, () => {
-  const { keys } = parseJwks(vectors("istio/jwks.json") as Record<string, unknown>);
-  const tokensOfIstio = vectors("istio/jwt-tokens.json");
+test("Istio's tokens verify with Istio's keys", { skip: withoutConformance() }, () => {
+  const { keys } = parseJwks(readVectors("istio/jwks.json") as Record<string, unknown>);
+  const tokensOfIstio = readVectors("istio/jwt-tokens.json");
   const tokens = JSON.stringify(tokensOfIstio).match(/eyJ[\w-]+\.[\w-]+\.[\w-]+/g) ?? [];
   assert.ok(tokens.length >= 13);
   for (const token of new Set(tokens)) {

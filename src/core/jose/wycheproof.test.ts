@@ -1,13 +1,9 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { peer, without } from "../../../test/peers.ts";
+import { readVectors, withoutConformance } from "../../../test/conformance.ts";
 import { ALGORITHMS, type JwsAlgorithm } from "./algorithm.ts";
 import { parseJwks } from "./jwk.ts";
 import { verifyJws } from "./jws.ts";
-
-const vectors = (path: string): unknown => JSON.parse(readFileSync(join(peer("conformance") ?? "", path), "utf8"));
 
 interface Group {
   readonly comment: string;
@@ -39,8 +35,8 @@ const REFUSED: ReadonlyMap<number, "alg-of-key" | "not-base64url"> = new Map([
 const everything = Object.keys(ALGORITHMS) as JwsAlgorithm[];
 
 for (const file of ["json_web_signature_test.json", "json_web_key_test.json", "json_web_crypto_test.json"]) {
-  test(`Wycheproof ${file}`, { skip: without("conformance") }, () => {
-    const { testGroups } = vectors(`wycheproof/${file}`) as { testGroups: readonly Group[] };
+  test(`Wycheproof ${file}`, { skip: withoutConformance() }, () => {
+    const { testGroups } = readVectors(`wycheproof/${file}`) as { testGroups: readonly Group[] };
     let checked = 0;
     for (const group of testGroups) {
       const source = group.public ?? group.private;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { conformanceText } from "../../../test/conformance.ts";
+import { readVectors, withoutConformance } from "../../../test/conformance.ts";
 import { normalizePath, PATH_NORMALIZATIONS, type PathNormalization } from "./normalize.ts";
 
 interface Case {
@@ -10,10 +10,8 @@ interface Case {
   readonly out: string;
 }
 
-const vectors = conformanceText("istio/path-normalization.json");
-
-test("Istio's normalisation vectors", { skip: vectors.skip }, () => {
-  const { cases } = JSON.parse(vectors.text) as { cases: Case[] };
+test("Istio's normalisation vectors", { skip: withoutConformance() }, () => {
+  const { cases } = readVectors("istio/path-normalization.json") as { cases: Case[] };
   assert.equal(cases.length, 345);
   for (const { group, normalization, in: input, out } of cases) {
     for (const mode of normalization === undefined ? PATH_NORMALIZATIONS : [normalization]) {

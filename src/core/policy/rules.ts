@@ -4,18 +4,24 @@
  */
 import { positiveName } from "./check-fields.ts";
 import { conditionAttribute } from "./condition-key.ts";
-import type { AuthorizationPolicy, Operation, Rule, Source } from "./resources.ts";
+import type { AuthorizationPolicy, Condition, Operation, Rule, Source } from "./resources.ts";
 import { type Attribute, compileTest, FIELD_ATTRIBUTES, isHttpOnly, type Test, type TestContext } from "./tests.ts";
 
 export type Layer = "http" | "tcp";
 
 /** One field of a rule: `notPaths` of an operation, or the `values` of a condition. */
-export interface FieldTest {
+export interface Field {
   /** The field's own name, as `notPaths`; `values` or `notValues` in a condition. */
   readonly field: string;
+  /** The condition it is of, in `when`. */
+  readonly condition?: Condition;
   readonly attribute: Attribute;
   readonly values: readonly string[];
   readonly negated: boolean;
+}
+
+/** A field with the test of it, negation included. */
+export interface FieldTest extends Field {
   readonly test: Test;
 }
 
@@ -61,13 +67,6 @@ export function compileRule(
   return dropped && policy.action === "ALLOW" ? null : result;
 }
 
-export interface Field {
-  readonly field: string;
-  readonly attribute: Attribute;
-  readonly values: readonly string[];
-  readonly negated: boolean;
-}
-
 /** The fields of a rule that have values, in the order they are written in. */
 export function ruleFields(rule: Rule): {
   readonly from: readonly (readonly Field[])[];
@@ -86,13 +85,15 @@ function namedFields(fields: Source | Operation): Field[] {
   });
 }
 
-export function conditionFields({ key, values, notValues }: Rule["when"][number]): Field[] {
+function conditionFields(condition: Condition): Field[] {
+  const { key, values, notValues } = condition;
   const attribute = conditionAttribute(key);
   if (attribute === null) {
     return [];
   }
-  const positive = values.length === 0 ? [] : [{ field: "values", attribute, values, negated: false }];
-  const negative = notValues.length === 0 ? [] : [{ field: "notValues", attribute, values: notValues, negated: true }];
+  const positive = values.length === 0 ? [] : [{ field: "values", attribute, values, negated: false, condition }];
+  const negative =
+    notValues.length === 0 ? [] : [{ field: "notValues", attribute, values: notValues, negated: true, condition }];
   return [...positive, ...negative];
 }
 

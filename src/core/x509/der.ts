@@ -204,12 +204,9 @@ function decodeTime(text: string, short: boolean): number {
 
 /** ASCII contents as text; other octets are refused. */
 export function asciiText(bytes: Uint8Array): string {
-  let text = "";
-  for (const octet of bytes) {
-    if (octet > 0x7f) {
-      throw derError("text is not ASCII");
-    }
-    text += String.fromCharCode(octet);
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+  if (/[\x80-\xff]/.test(text)) {
+    throw derError("text is not ASCII");
   }
   return text;
 }

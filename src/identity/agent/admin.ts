@@ -1,13 +1,14 @@
 /** The agent's own administration: a socket that only its user can open. */
-import type { JsonObject } from "@bufbuild/protobuf";
+import { fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { StructSchema } from "@bufbuild/protobuf/wkt";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { nearMisses } from "../../core/entries/near-miss.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import { Agent } from "../../gen/everyhop/agent/agent_pb.js";
 import { closePidfd, openPidfd } from "../../io/peer.ts";
 import type { Handlers } from "../../io/rpc/adapter.ts";
+import { toStatus } from "../../io/rpc/errors.ts";
 import { listenUnix, type RpcListener } from "../../io/rpc/listen.ts";
-import { endOf } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
 
@@ -26,8 +27,8 @@ export function serveAgentAdmin(options: AdminOptions): Promise<RpcListener<null
   const handlers: Handlers<typeof Agent> = {
     explain(call, callback) {
       explain(options, call.request.pid).then(
-        (document) => callback(null, document),
-        (error) => callback(endOf(error)),
+        (document) => callback(null, fromJson(StructSchema, document)),
+        (error) => callback(toStatus(error)),
       );
     },
   };
@@ -52,7 +53,8 @@ async function explain(options: AdminOptions, pid: number): Promise<JsonObject> 
     return {
       pid,
       selectors: [...selectors],
-      matched: matching.map(({ spiffeId }) => spiffeId),
+      matched: matching.map(({ id }) => id),
+      identities: matching.map(({ spiffeId }) => spiffeId),
       nearMisses: misses.map(({ entry, missing, instead }) => ({
         entryId: entry.id,
         spiffeId: entry.spiffeId,

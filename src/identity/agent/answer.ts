@@ -2,10 +2,10 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata, status as Status, type StatusObject } from "@grpc/grpc-js";
-import { CODES } from "../../core/base/codes.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../../gen/google/rpc/status_pb.js";
+import { toStatus } from "../../io/rpc/errors.ts";
 
 /** SPEC: Broker API §4.8. */
 export type BrokerReason = "WORKLOAD_REFERENCE_INVALID" | "WORKLOAD_NOT_FOUND" | "WORKLOAD_NOT_ENTITLED";
@@ -45,11 +45,9 @@ export function brokerEnd(code: number, details: string, reason: BrokerReason, p
   return { code, details, metadata };
 }
 
-/** Any other error. What is not ours says nothing of itself. */
+/** The end that `error` is: a handler's own, or that of any error. What is not ours says nothing of itself. */
 export function endOf(error: unknown): CallEnd {
-  return error instanceof EveryhopError
-    ? { code: CODES[error.code].grpc, details: error.message }
-    : { code: Status.INTERNAL, details: "internal error" };
+  return error instanceof Ended ? error.end : toStatus(error);
 }
 
 /** Thrown by handlers to end a call in a certain way. */

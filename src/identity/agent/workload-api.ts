@@ -94,7 +94,7 @@ class WorkloadApi {
       log.debug("a workload asks", { pid: reference.pid, uid: reference.caller?.uid, for: what });
       serveStream({ call, process, cache, render, lost, log });
     } catch (error) {
-      call.emit("error", error instanceof Ended ? error.end : endOf(error));
+      call.emit("error", endOf(error));
     }
   }
 
@@ -106,7 +106,7 @@ class WorkloadApi {
       })
       .then(
         (reply) => callback(null, reply),
-        (error) => callback(error instanceof Ended ? error.end : endOf(error)),
+        (error) => callback(endOf(error)),
       );
   }
 

@@ -58,11 +58,14 @@ export class Authority {
   readonly #options: AuthorityOptions;
   readonly #context: AuthorityContext;
   #kept: KeptAuthorities;
+  /** What was published last, of both kinds. */
+  #slots: Slots;
   #writing: Promise<void> = Promise.resolve();
 
-  private constructor(options: AuthorityOptions, kept: KeptAuthorities, loaded: Loaded, context: AuthorityContext) {
+  private constructor(options: AuthorityOptions, kept: KeptAuthorities, loaded: Slots, context: AuthorityContext) {
     this.#options = options;
     this.#kept = kept;
+    this.#slots = loaded;
     this.#context = context;
     const { clock, keys, onError = () => {} } = options;
     const shared = { clock, onError };
@@ -81,7 +84,7 @@ export class Authority {
       discard: (authority) => keys.remove(keyName("jwt", authority.id)),
     });
     this.bundle = new Cell<Bundle>(emptyBundle(options.trustDomain));
-    this.bundle.set(this.#bundleOf(loaded.x509, loaded.jwt));
+    this.bundle.set(this.#bundleNow());
   }
 
   /** Loads what was kept, makes what is missing, and begins to rotate. Errors: `storage-failed`, `permission-denied`. */
@@ -91,8 +94,13 @@ export class Authority {
     const kept = (await readKept(keys)) ?? { sequence: 0n, x509: [], jwt: [] };
     await removeStrays(keys, kept);
     const authority = new Authority(options, kept, await load(context, keys, kept), context);
-    await authority.x509.start();
-    await authority.jwt.start();
+    try {
+      await authority.x509.start();
+      await authority.jwt.start();
+    } catch (error) {
+      await authority.close();
+      throw error;
+    }
     return authority;
   }
 
@@ -134,26 +142,23 @@ export class Authority {
   }
 
   /** Keeps and publishes the slots of one kind. RACE: both kinds rotate on their own; writes go one after the other. */
-  #publish(changed: {
-    x509?: readonly Slot<X509Authority>[];
-    jwt?: readonly Slot<JwtSigningAuthority>[];
-  }): Promise<void> {
+  #publish(changed: Partial<Slots>): Promise<void> {
     const write = async (): Promise<void> => {
-      const kept: KeptAuthorities = {
-        sequence: this.#kept.sequence + 1n,
-        x509: changed.x509?.map(keptSlot) ?? this.#kept.x509,
-        jwt: changed.jwt?.map(keptSlot) ?? this.#kept.jwt,
-      };
+      const slots = { ...this.#slots, ...changed };
+      const sequence = this.#kept.sequence + 1n;
+      const kept = { sequence, x509: slots.x509.map(keptSlot), jwt: slots.jwt.map(keptSlot) };
       await writeKept(this.#options.keys, kept);
       this.#kept = kept;
-      this.bundle.set(this.#bundleOf(changed.x509 ?? this.x509.slots, changed.jwt ?? this.jwt.slots));
+      this.#slots = slots;
+      this.bundle.set(this.#bundleNow());
     };
     const done = this.#writing.then(write);
     this.#writing = done.catch(() => {});
     return done;
   }
 
-  #bundleOf(x509: readonly Slot<X509Authority>[], jwt: readonly Slot<JwtSigningAuthority>[]): Bundle {
+  #bundleNow(): Bundle {
+    const { x509, jwt } = this.#slots;
     return {
       trustDomain: this.#options.trustDomain,
       x509Authorities: x509.map(({ authority }) => authority.certificate.der),
@@ -165,12 +170,12 @@ export class Authority {
   }
 }
 
-interface Loaded {
+interface Slots {
   readonly x509: readonly Slot<X509Authority>[];
   readonly jwt: readonly Slot<JwtSigningAuthority>[];
 }
 
-async function load(context: AuthorityContext, keys: KeyStore, kept: KeptAuthorities): Promise<Loaded> {
+async function load(context: AuthorityContext, keys: KeyStore, kept: KeptAuthorities): Promise<Slots> {
   const x509: Slot<X509Authority>[] = [];
   for (const slot of kept.x509) {
     const authority = loadX509Authority(context, await readKey(keys, keyName("x509", slot.id)));

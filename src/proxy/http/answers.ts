@@ -13,6 +13,7 @@ export interface Answer {
 
 const REASONS: Readonly<Record<number, string>> = {
   400: "Bad Request",
+  401: "Unauthorized",
   403: "Forbidden",
   405: "Method Not Allowed",
   408: "Request Timeout",
@@ -70,10 +71,10 @@ export const TLS_FAILURE: Answer = answer(503, "TLS_FAILURE", "upstream_tls_fail
 export const NOT_READY: Answer = answer(503, "UH", "no_snapshot", "this sidecar has no configuration yet");
 
 /** The one answer to whoever may not. `denialId` leads the operator, and nobody else, to the reason. */
-export function denied(denialId: string, details: string): Answer {
+export function denied(denialId: string, details: string, status = 403): Answer {
   return {
-    status: 403,
-    body: "RBAC: access denied",
+    status,
+    body: status === 401 ? "Jwt verification fails" : "RBAC: access denied",
     lines: `x-everyhop-denial: ${denialId}\r\n`,
     flags: "DENY",
     details,

@@ -1,4 +1,5 @@
 /** The head of an HTTP/1.1 request: SPEC: RFC 9112 §3 (request line), §6 (framing), RFC 9110 §7.6.1 (connection options). */
+import { isIP } from "node:net";
 import { decimal, HOST, SP, spells, spellsLoosely, TARGET, TOKEN, text } from "./chars.ts";
 import { DONE, Fields, type Progress } from "./fields.ts";
 
@@ -42,6 +43,7 @@ export class RequestHead extends Fields {
   /** It asks for a switch to WebSocket; other protocols are not offered on, their `Upgrade` is taken away. */
   websocket = false;
   hostReplaced = false;
+  #forwardedIndex = -1;
   #phase = METHOD_PHASE;
   #targetAt = 0;
   #hostIndex = -1;
@@ -60,6 +62,7 @@ export class RequestHead extends Fields {
     this.close = false;
     this.websocket = false;
     this.hostReplaced = false;
+    this.#forwardedIndex = -1;
     this.#phase = METHOD_PHASE;
     this.#hostIndex = -1;
     this.#upgradeIndex = -1;
@@ -202,6 +205,11 @@ export class RequestHead extends Fields {
           this.remove(index);
         }
         break;
+      case 15:
+        if (spells(bytes, name, "x-forwarded-for")) {
+          this.#forwardedIndex = index;
+        }
+        break;
       case 16:
         if (spells(bytes, name, "proxy-connection")) {
           this.remove(index);
@@ -311,6 +319,17 @@ export class RequestHead extends Fields {
       !this.chunked &&
       this.contentLength <= 0;
     return DONE;
+  }
+
+  /** The last entry of X-Forwarded-For, where it is an address: Istio's `remote.ip`. */
+  forwardedFor(bytes: Buffer, start: number): string | null {
+    const index = this.#forwardedIndex;
+    if (index < 0) {
+      return null;
+    }
+    const value = text(bytes, start + this.spans[index * 4 + 2]!, start + this.spans[index * 4 + 3]!);
+    const last = value.slice(value.lastIndexOf(",") + 1).trim();
+    return isIP(last) === 0 ? null : last;
   }
 
   #removeNominated(bytes: Buffer, start: number, names: readonly string[]): void {

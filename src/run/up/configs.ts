@@ -1,7 +1,6 @@
 /** Configuration files of the processes of a mesh, as `everyhop server|agent|proxy --config` read them. */
 import { join } from "node:path";
 import { stringify } from "yaml";
-import { splitAddress } from "./environment.ts";
 import type { Plan, ServicePlan } from "./plan.ts";
 import { writeState } from "./state.ts";
 
@@ -63,20 +62,16 @@ export function proxyConfig(plan: Plan, service: ServicePlan): object {
     trustDomain: plan.mesh.trustDomain,
     agentSocket: plan.agentSocket,
     brokerSocket: plan.brokerSocket,
-    control: plan.xds.at(-1),
+    control: plan.xds[0],
     workload: { spiffeId: service.spiffeId, pidFile: service.pidFile },
     inbound: service.inbound,
     app: service.app,
-    outbound: place === null ? service.outbound : {},
+    // Under --isolate there is one listener for all that its process dials; the kernel says what it meant.
     ...(place === null
-      ? {}
-      : {
-          capture: {
-            outbound: `127.0.0.1:${CAPTURE_OUTBOUND_PORT}`,
-            inbound: `${splitAddress(service.inbound)[0]}:${CAPTURE_INBOUND_PORT}`,
-          },
-        }),
+      ? { outbound: service.outbound }
+      : { capture: { outbound: `127.0.0.1:${CAPTURE_OUTBOUND_PORT}` } }),
     metrics: service.metrics,
+    accessLog: "-",
   };
 }
 

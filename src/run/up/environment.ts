@@ -15,7 +15,10 @@ export function variableName(service: string): string {
  * PORT and HOST say where to listen; EVERYHOP_<NAME>_ADDR and _URL where to reach another service; SPIFFE_ENDPOINT_SOCKET is
  * the Workload API; EVERYHOP_STATE_DIR a folder of its own. What the mesh file gives wins.
  */
-export function serviceVariables(plan: Plan, { service, app, outbound, dir }: ServicePlan): Record<string, string> {
+export function serviceVariables(
+  plan: Plan,
+  { service, app, outbound, dir, place }: ServicePlan,
+): Record<string, string> {
   const [host = "", port = ""] = splitAddress(app);
   const variables: Record<string, string> = {
     [RUN_VARIABLE]: plan.run,
@@ -26,9 +29,11 @@ export function serviceVariables(plan: Plan, { service, app, outbound, dir }: Se
     PORT: port,
   };
   for (const other of plan.services) {
-    const address = outbound[other.service.name];
-    if (address !== undefined) {
+    const dialled = outbound[other.service.name];
+    if (dialled !== undefined) {
       const name = variableName(other.service.name);
+      // Under --isolate plain names lead to the other service, by way of our sidecar.
+      const address = place === null ? dialled : `${other.service.name}:${other.service.port}`;
       const scheme = other.protocol === "tcp" ? "tcp" : "http";
       variables[`EVERYHOP_${name}_ADDR`] = address;
       variables[`EVERYHOP_${name}_URL`] = `${scheme}://${address}`;
@@ -37,14 +42,24 @@ export function serviceVariables(plan: Plan, { service, app, outbound, dir }: Se
   return { ...variables, ...service.env };
 }
 
-/** The whole environment, on top of `inherited` (of which little is left under `--isolate`). */
-export function serviceEnvironment(plan: Plan, service: ServicePlan, inherited: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+/**
+ * The variables of a service, which go on top of `inherited` - or, under `--isolate`, stand alone: of `inherited` there is
+ * only what is nobody's secret.
+ */
+export function serviceEnvironment(
+  plan: Plan,
+  service: ServicePlan,
+  inherited: NodeJS.ProcessEnv,
+): Record<string, string> {
   const variables = { PATH: searchPath(inherited), ...serviceVariables(plan, service) };
   if (service.place === null) {
-    return { ...inherited, ...variables };
+    return variables;
   }
-  const kept = Object.fromEntries(HARMLESS.flatMap((name) => (inherited[name] ? [[name, inherited[name]]] : [])));
-  return { ...kept, HOME: service.dir, ...variables };
+  const kept = HARMLESS.flatMap((name): [string, string][] => {
+    const value = inherited[name];
+    return value === undefined ? [] : [[name, value]];
+  });
+  return { ...Object.fromEntries(kept), HOME: service.dir, ...variables };
 }
 
 /** `host:port` (`[v6]:port`) in its two parts. */

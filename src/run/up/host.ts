@@ -9,10 +9,10 @@ export interface Host {
   plan(mesh: MeshFile, programs: ReadonlyMap<string, Program>, stateDir: string, run: string): Promise<Plan>;
   /** Makes what the plan needs of the machine; each thing is in the journal before it is made. */
   setUp(plan: Plan, journal: RunJournal): Promise<void>;
-  /** Gives the folders of services and sidecars to their users. */
-  ownFolders(plan: Plan): void;
-  /** Rights of the folder with the agent's sockets. */
-  readonly socketDirMode: number;
+  /** Rights of the folders with the agent's sockets, and of those with sidecars' configurations. */
+  readonly sharedMode: number;
+  /** Where commands run: the mesh's folder. */
+  cwd(plan: Plan): string;
   /** What goes before a service's command; keeps the pid. */
   wrapService(plan: Plan, service: ServicePlan): readonly string[];
   wrapSidecar(plan: Plan, service: ServicePlan): readonly string[];
@@ -25,8 +25,8 @@ export function loopbackHost(): Host {
   return {
     plan: planLoopback,
     setUp: async () => {},
-    ownFolders: () => {},
-    socketDirMode: 0o700,
+    sharedMode: 0o700,
+    cwd: ({ mesh }) => mesh.dir,
     wrapService: () => wrap,
     wrapSidecar: () => [],
   };

@@ -15,6 +15,8 @@ export interface OwnSpec {
   readonly wrap: readonly string[];
   readonly log: LogFile;
   readonly cwd: string;
+  /** Where Node keeps compiled code; null: nowhere. Never a folder that another user could write. */
+  readonly cacheDir: string | null;
   readonly onLine?: (line: string) => void;
   readonly onStarted: (child: Child) => void;
 }
@@ -41,7 +43,7 @@ export async function startOwn(spec: OwnSpec, timeoutMs: number, signal: AbortSi
       title: spec.title,
       command: [...spec.wrap, process.execPath, CLI_ENTRY, spec.command, "--config", spec.configFile, ...FLAGS],
       cwd: spec.cwd,
-      env: ownEnvironment(),
+      env: ownEnvironment(spec.cacheDir),
       log: spec.log,
       kind: "tied",
       onLine: (line) => {
@@ -89,15 +91,15 @@ export async function startOwn(spec: OwnSpec, timeoutMs: number, signal: AbortSi
 
 const FLAGS = ["--exit-with-stdin", "--json"];
 
-/** Nothing of the user's settings for Node or for SPIFFE reaches our processes; `EVERYHOP_DEBUG` does. */
-function ownEnvironment(): NodeJS.ProcessEnv {
+/** Nothing of the user's settings for Node or for SPIFFE reaches our processes. */
+function ownEnvironment(cacheDir: string | null): NodeJS.ProcessEnv {
   const {
     NODE_OPTIONS: _options,
     SPIFFE_ENDPOINT_SOCKET: _socket,
     EVERYHOP_LAUNCHER: _launcher,
     ...rest
   } = process.env;
-  return rest;
+  return { ...rest, ...(cacheDir === null ? { NODE_DISABLE_COMPILE_CACHE: "1" } : { NODE_COMPILE_CACHE: cacheDir }) };
 }
 
 function isReadyLine(line: string): boolean {

@@ -51,7 +51,7 @@ export interface Plan {
   readonly adminSocket: string;
   readonly agentSocket: string;
   readonly brokerSocket: string;
-  /** Folder of the two agent sockets, which services may enter. */
+  /** Folder of the agent's socket, which services may enter. */
   readonly socketDir: string;
   readonly services: readonly ServicePlan[];
 }
@@ -66,7 +66,7 @@ export function makeRunId(): string {
 
 /** Where sockets go: the state folder, or a short path of the user's own where that one is too long for a socket. */
 export function socketFolder(stateDir: string, run: string): { readonly dir: string; readonly outside: boolean } {
-  const longest = join(stateDir, "run", "broker.sock");
+  const longest = join(stateDir, "broker", "broker.sock");
   return Buffer.byteLength(longest) <= MAX_SOCKET_PATH
     ? { dir: stateDir, outside: false }
     : { dir: join(tmpdir(), `everyhop-${userInfo().uid}-${run}`), outside: true };
@@ -127,7 +127,8 @@ export function basePlan(mesh: MeshFile, stateDir: string, run: string, sockets:
     stateDir,
     adminSocket: join(sockets, "admin.sock"),
     agentSocket: join(socketDir, "agent.sock"),
-    brokerSocket: join(socketDir, "broker.sock"),
+    // Apart: under --isolate only sidecars see it.
+    brokerSocket: join(sockets, "broker", "broker.sock"),
     socketDir,
   };
 }

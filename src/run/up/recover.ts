@@ -92,7 +92,10 @@ export async function removeTraces(stateDir: string, record: RunRecord): Promise
   if (record.bootId === bootId()) {
     await removeNetworks(record);
   }
-  for (const file of [...record.files, ...["mesh.json", "admin.sock", "run"].map((name) => join(stateDir, name))]) {
+  for (const file of [
+    ...record.files,
+    ...["mesh.json", "admin.sock", "run", "broker"].map((name) => join(stateDir, name)),
+  ]) {
     rmSync(file, { force: true, recursive: true });
   }
   removeRecord(stateDir);

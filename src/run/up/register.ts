@@ -1,7 +1,14 @@
 /** What `up` asks of its server over the admin socket: a join token for the agent, entries for services and sidecars. */
 import { credentials } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { makeSpiffeId, pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from "../../core/spiffe/id.ts";
+import {
+  makeSpiffeId,
+  parseSpiffeId,
+  pathOf,
+  type SpiffeId,
+  type TrustDomain,
+  trustDomainOf,
+} from "../../core/spiffe/id.ts";
 import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { makeClient } from "../../io/rpc/adapter.ts";
@@ -19,6 +26,8 @@ export interface EntryRequest {
 export interface Registrar {
   /** A one-time join token, and the identity its agent will have. */
   joinToken(): Promise<{ readonly token: string; readonly agentId: SpiffeId }>;
+  /** Removes the agent of an earlier run; nothing where there is none. */
+  forget(agentId: string): Promise<void>;
   /** Makes the entries, under the agent, and deletes those of earlier runs. */
   register(agentId: SpiffeId, entries: readonly EntryRequest[]): Promise<void>;
   close(): void;
@@ -33,6 +42,11 @@ export function connectRegistrar(adminSocket: string, domain: TrustDomain): Regi
       const { value: token } = await agents.createJoinToken({ ttl: TOKEN_TTL_SECONDS });
       // SPEC: the name SPIRE gives to an agent that joined with a token.
       return { token, agentId: makeSpiffeId(domain, `/spire/agent/join_token/${token}`) };
+    },
+    async forget(agentId) {
+      if (agentId !== "") {
+        await agents.deleteAgent({ id: wireId(parseSpiffeId(agentId)) }).catch(() => {});
+      }
     },
     async register(agentId, wanted) {
       const old = await entries.listEntries({ pageSize: 1_000 });

@@ -1,0 +1,128 @@
+/**
+ * The whole decision about a request as people write it down (`everyhop policy decide`, PolicyTest): mutual TLS, the
+ * request itself, its token, then the policies, in the order a sidecar goes through them.
+ */
+
+import { authenticate, type KeySource } from "./authenticate.ts";
+import { type CompiledPolicy, compile, type MeshScope } from "./compile.ts";
+import type { DecisionRequest } from "./decision-request.ts";
+import { decideHttp, decideTcp, mtlsMode } from "./evaluate.ts";
+import { type Explanation, explain } from "./explain.ts";
+import type { HttpFacts, PeerFacts } from "./facts.ts";
+import { claimsOf, httpFacts, receivedRequest } from "./received.ts";
+import type { Resource } from "./resources.ts";
+import { BAD_REQUEST, BAD_TOKEN, PLAINTEXT_REFUSED, type Verdict, WRONG_AUDIENCE } from "./verdict.ts";
+
+export interface Answer
+  extends Pick<Verdict, "decision" | "status" | "reason" | "policy" | "rule" | "audit" | "dryRun">,
+    Partial<Explanation> {
+  readonly id: string | number | null;
+  /** The normalised path; not there on TCP and where the answer is 400. */
+  readonly path?: string;
+  readonly mtls: "strict" | "permissive" | "disable";
+}
+
+/** One request with what the evaluator needs, or the verdict that came before any policy. */
+export interface Prepared {
+  readonly compiled: CompiledPolicy;
+  readonly peer: PeerFacts;
+  /** Null on TCP. */
+  readonly http: HttpFacts | null;
+  readonly refused: Verdict | null;
+}
+
+export interface DeciderOptions {
+  /** Milliseconds since the epoch: when tokens are looked at. */
+  readonly now: () => number;
+  readonly keysOf?: KeySource;
+}
+
+/** Decides requests against one set of resources; compiles what selects a workload once. */
+export class Decider {
+  readonly #resources: readonly Resource[];
+  readonly #mesh: MeshScope;
+  readonly #compiled = new Map<string, CompiledPolicy>();
+
+  readonly #now: () => number;
+  readonly #keysOf: KeySource;
+
+  constructor(resources: readonly Resource[], mesh: MeshScope, options: DeciderOptions) {
+    this.#resources = resources;
+    this.#mesh = mesh;
+    this.#now = options.now;
+    this.#keysOf = options.keysOf ?? (() => null);
+  }
+
+  compiledFor({ destination: { namespace, labels } }: DecisionRequest): CompiledPolicy {
+    const key = JSON.stringify([namespace, Object.entries(labels).sort()]);
+    let compiled = this.#compiled.get(key);
+    if (compiled === undefined) {
+      compiled = compile(this.#resources, { namespace, labels }, this.#mesh);
+      this.#compiled.set(key, compiled);
+    }
+    return compiled;
+  }
+
+  prepare(request: DecisionRequest): Prepared {
+    const compiled = this.compiledFor(request);
+    const peer = peerFacts(request);
+    const isPlaintext = mtlsMode(compiled, peer.destinationPort) === "STRICT" && peer.principal === null;
+    const part = request.request;
+    const received = part === null ? null : receivedRequest(part, request, this.#mesh.meshConfig.pathNormalization);
+    if (isPlaintext || part === null || received === null) {
+      const http = received === null ? null : httpFacts(received, null);
+      return { compiled, peer, http, refused: isPlaintext ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
+    }
+    if (part.auth !== null) {
+      return { compiled, peer, http: httpFacts(received, claimsOf(part.auth, compiled.tokens)), refused: null };
+    }
+    const result = authenticate(compiled.tokens, received, this.#now(), this.#keysOf);
+    const http = httpFacts(received, result.ok ? result.claims : null);
+    return { compiled, peer, http, refused: result.ok ? null : result.status === 403 ? WRONG_AUDIENCE : BAD_TOKEN };
+  }
+
+  decide(request: DecisionRequest, options: { readonly explain?: boolean } = {}): Answer {
+    const prepared = this.prepare(request);
+    const { compiled, peer, http } = prepared;
+    const verdict = verdictOf(prepared);
+    const { decision, status, reason, policy, rule, audit, dryRun } = verdict;
+    const mtls = mtlsMode(compiled, peer.destinationPort).toLowerCase() as Answer["mtls"];
+    const path = http?.path ?? null;
+    return {
+      id: request.id,
+      decision,
+      status,
+      reason,
+      policy,
+      rule,
+      ...(path === null ? {} : { path }),
+      audit,
+      dryRun,
+      mtls,
+      ...(options.explain ? explain(compiled, peer, http, verdict) : {}),
+    };
+  }
+}
+
+/** Nobody can be asked here: what a CUSTOM rule would ask about is denied. */
+export function verdictOf({ compiled, peer, http, refused }: Prepared): Verdict {
+  const verdict = refused ?? (http === null ? decideTcp(compiled, peer) : decideHttp(compiled, peer, http));
+  if (verdict.custom === null) {
+    return verdict;
+  }
+  const { policy, rule } = verdict.custom;
+  return { ...verdict, decision: "deny", status: http === null ? -1 : 403, reason: "custom-denied", policy, rule };
+}
+
+function peerFacts({ source, destination, request }: DecisionRequest): PeerFacts {
+  const isPlaintextHttp = source.principal === null && request !== null;
+  return {
+    principal: source.principal,
+    sourceIp: source.ip ?? "",
+    remoteIp: source.remoteIp ?? source.ip ?? "",
+    destinationIp: destination.ip ?? "",
+    destinationPort: destination.port ?? -1,
+    // Plaintext HTTP has no TLS handshake; on TCP, TLS of the application itself passes through with its SNI.
+    sni: isPlaintextHttp ? null : destination.sni,
+  };
+}

@@ -1,0 +1,130 @@
+/** A request as written down, completed to what an inbound sidecar's policies see of it. */
+import { parseIp } from "../base/cidr.ts";
+import { toWire } from "../base/pattern.ts";
+import { type CompiledTokens, splitClaims } from "./authenticate.ts";
+import type { AuthPart, DecisionRequest, RequestPart } from "./decision-request.ts";
+import type { Claims, HttpFacts } from "./facts.ts";
+import { addLine, lastForwardedFor, visibleLines } from "./headers.ts";
+import { normalizePath, type PathNormalization } from "./normalize.ts";
+import type { TokenCarrier } from "./token-places.ts";
+
+/** Methods Envoy's HTTP/1.1 parser knows; any other is answered 400. Over HTTP/2 every method passes. */
+const METHODS: ReadonlySet<string> = new Set(
+  (
+    "ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE MSEARCH NOTIFY " +
+    "OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK " +
+    "UNLOCK UNSUBSCRIBE"
+  ).split(" "),
+);
+
+/** A request before its tokens are looked at; validating them may change path and headers. */
+export interface ReceivedRequest extends TokenCarrier {
+  readonly host: string | null;
+  readonly remoteIp: string | null;
+}
+
+/** Null where the request itself is refused (400). */
+export function receivedRequest(
+  part: RequestPart,
+  request: DecisionRequest,
+  normalization: PathNormalization,
+): ReceivedRequest | null {
+  if (part.withoutHost || (part.method !== null && !part.http2 && !METHODS.has(part.method))) {
+    return null;
+  }
+  const target = splitTarget(part);
+  const path = target.path === null ? null : normalizeTarget(target.path, part.method, normalization);
+  if (path === null && target.path !== null) {
+    return null;
+  }
+  const headers = receivedHeaders(part, request);
+  return {
+    method: part.method,
+    path,
+    host: target.host === null ? null : toWire(target.host),
+    headers,
+    remoteIp: remoteIp(request, headers.get("x-forwarded-for") ?? null),
+  };
+}
+
+export function httpFacts(received: ReceivedRequest, auth: Claims | null): HttpFacts {
+  const { method, path, host, headers, remoteIp } = received;
+  return { method, path, host, header: (name) => headers.get(name) ?? null, auth, remoteIp };
+}
+
+const ABSOLUTE = /^https?:\/\/([^/?#]+)(.*)$/i;
+
+/** Absolute form: the authority of the target takes the place of Host. */
+function splitTarget(part: RequestPart): { readonly path: string | null; readonly host: string | null } {
+  const match = part.path === null ? null : ABSOLUTE.exec(part.path);
+  const [, host, rest] = match ?? [];
+  if (host === undefined || rest === undefined) {
+    return part;
+  }
+  return { host, path: rest === "" ? "/" : rest };
+}
+
+function normalizeTarget(path: string, method: string | null, normalization: PathNormalization): string | null {
+  if (path === "*" && method === "OPTIONS") {
+    return path;
+  }
+  return path.startsWith("/") ? normalizePath(toWire(path), normalization) : null;
+}
+
+/** Not known here: any value shows that the header is there. */
+const SOME_REQUEST_ID = "00000000-0000-4000-8000-000000000000";
+
+function receivedHeaders(part: RequestPart, request: DecisionRequest): Map<string, readonly string[]> {
+  const headers = new Map<string, readonly string[]>();
+  for (const [name, lines] of part.headers) {
+    const visible = visibleLines(name, lines.map(wireValue), part.http2);
+    if (visible !== null) {
+      headers.set(name, visible);
+    }
+  }
+  if (part.token !== null) {
+    addLine(headers, "authorization", `Bearer ${wireValue(part.token)}`.trimEnd());
+  }
+  const { principal, remoteIp: forwarded } = request.source;
+  if (!headers.has("x-request-id")) {
+    headers.set("x-request-id", [SOME_REQUEST_ID]);
+  }
+  if (!headers.has("x-forwarded-proto")) {
+    headers.set("x-forwarded-proto", [principal === null ? "http" : "https"]);
+  }
+  if (forwarded !== null && !headers.has("x-forwarded-for")) {
+    headers.set("x-forwarded-for", [forwarded]);
+  }
+  if (principal === null) {
+    headers.delete("x-forwarded-client-cert");
+  } else {
+    const proven = `Subject="";URI=spiffe://${principal}`;
+    headers.set("x-forwarded-client-cert", [[...(headers.get("x-forwarded-client-cert") ?? []), proven].join(",")]);
+  }
+  return headers;
+}
+
+/** HTTP takes the whitespace around a value away. */
+const wireValue = (value: string): string => toWire(value).replace(/^[ \t]+|[ \t]+$/g, "");
+
+/** What was written down wins; else the last entry of X-Forwarded-For, where it is an address. */
+function remoteIp({ source }: DecisionRequest, forwardedFor: readonly string[] | null): string | null {
+  if (source.remoteIp !== null) {
+    return source.remoteIp;
+  }
+  const last = lastForwardedFor(forwardedFor);
+  return last !== null && parseIp(last) !== null ? last : source.ip;
+}
+
+/** Claims given as validated; what the rule of that issuer splits at spaces is split. */
+export function claimsOf(auth: AuthPart, tokens: CompiledTokens): Claims {
+  const claims: Record<string, unknown> = { ...auth.claims };
+  const given = { iss: auth.issuer, sub: auth.subject, aud: auth.audiences, azp: auth.presenter };
+  for (const [name, value] of Object.entries(given)) {
+    if (value !== null) {
+      claims[name] = value;
+    }
+  }
+  const provider = tokens.providers.find(({ rule }) => rule.issuer === "" || rule.issuer === claims.iss);
+  return splitClaims(claims, provider?.rule.spaceDelimitedClaims ?? []);
+}

@@ -1,0 +1,15 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { lifetimeFindings, maxSvidTtlMs } from "./lifetimes.ts";
+
+const HOUR = 3_600_000;
+
+test("a CA of 24 h signs SVIDs of up to 4 h in full", () => {
+  assert.equal(maxSvidTtlMs(24 * HOUR), 4 * HOUR);
+  assert.equal(maxSvidTtlMs(365 * 24 * HOUR), 7 * 24 * HOUR);
+  const svids = { x509SvidTtlMs: HOUR, jwtSvidTtlMs: 300_000 };
+  assert.deepEqual(lifetimeFindings({ caTtlMs: 24 * HOUR, ...svids }), []);
+  assert.deepEqual(lifetimeFindings({ caTtlMs: 3 * HOUR, ...svids }), [
+    "X.509-SVIDs of 1h are cut short by a CA of 3h: make them at most 30m, or the CA 6h",
+  ]);
+});

@@ -1,0 +1,31 @@
+import { formatDuration } from "../../core/base/duration.ts";
+import { activateAtMs } from "./rotation.ts";
+
+export interface Lifetimes {
+  readonly caTtlMs: number;
+  readonly x509SvidTtlMs: number;
+  readonly jwtSvidTtlMs: number;
+}
+
+/** The longest SVID that a CA of this life signs in full at any moment of its service: a sixth of it. As SPIRE. */
+export function maxSvidTtlMs(caTtlMs: number): number {
+  return caTtlMs - activateAtMs({ id: "", issuedAtMs: 0, notAfterMs: caTtlMs });
+}
+
+/** What an operator should know of these lifetimes, as sentences; empty where all is well. */
+export function lifetimeFindings({ caTtlMs, x509SvidTtlMs, jwtSvidTtlMs }: Lifetimes): readonly string[] {
+  const longest = maxSvidTtlMs(caTtlMs);
+  const findings: string[] = [];
+  for (const [name, ttl] of [
+    ["X.509-SVIDs", x509SvidTtlMs],
+    ["JWT-SVIDs", jwtSvidTtlMs],
+  ] as const) {
+    if (ttl > longest) {
+      const [asked, given, need] = [ttl, longest, ttl * 6].map(formatDuration);
+      findings.push(
+        `${name} of ${asked} are cut short by a CA of ${formatDuration(caTtlMs)}: make them at most ${given}, or the CA ${need}`,
+      );
+    }
+  }
+  return findings;
+}
