@@ -162,7 +162,7 @@ function complete(given: Given, dir: string): ServerConfig {
       name,
       namespace: one.namespace,
       serviceAccount: one.serviceAccount ?? name,
-      labels: one.labels ?? {},
+      labels: { ...one.labels },
       port: one.port,
       protocol: one.protocol ?? "http",
       endpoints: one.endpoints,

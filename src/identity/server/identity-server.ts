@@ -72,6 +72,7 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
 
 /** Between the end of the streams of who was thrown out, and that of its connections. */
 const GOODBYE_MS = 1_000;
+const EMPTY = new Uint8Array();
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
 
@@ -135,7 +136,12 @@ export class IdentityServer {
   }
 
   #publish({ x509Authorities }: Bundle): void {
-    this.authorities.set(x509Authorities);
+    const before = this.authorities.value;
+    const same = (der: Uint8Array, index: number): boolean => Buffer.compare(der, before[index] ?? EMPTY) === 0;
+    // A change of JWT keys is none to those who watch this.
+    if (x509Authorities.length !== before.length || !x509Authorities.every(same)) {
+      this.authorities.set(x509Authorities);
+    }
   }
 
   #pruneEvery(periodMs: number): () => void {
