@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { after, before, test } from "node:test";
 import type { RunningAgent } from "../../src/identity/agent/agent.ts";
-import { FakeServer, startTestAgent, testFolder, until } from "../../src/identity/agent/fixture.ts";
+import { startTestAgent, testFolder, until } from "../../src/identity/agent/fixture.ts";
+import { FakeServer } from "../../src/identity/agent/server-fixture.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { peer, without } from "../peers.ts";
 
