@@ -122,11 +122,6 @@ export class HttpFront implements PipeHandler {
     return this.head.close || this.#draining || this.#clientEnded;
   }
 
-  /** A connection of its own to the client, upgraded: bytes flow without being read. */
-  get tunnelled(): boolean {
-    return this.#tunnel !== null;
-  }
-
   /** Lines of a field as they are forwarded, by lower-case name; null where there is none. For the exchange under way. */
   header(name: string): readonly string[] | null {
     const lines = this.head.values(this.bytes, this.start, name);
@@ -462,20 +457,13 @@ export class HttpFront implements PipeHandler {
     const early = this.#early;
     this.#early = null;
     this.#pauses = 0;
-    const splice = new Splice(
-      this.pipe,
-      back.pipe,
-      (end) => {
-        this.received += splice.received;
-        this.sent += splice.sent;
-        this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#finish();
-        this.#gate.closed(this);
-      },
-      () => {
-        this.#lastMoveMs = this.#now();
-      },
-    );
+    const splice = new Splice(this.pipe, back.pipe, this.#now, (end) => {
+      this.received += splice.received;
+      this.sent += splice.sent;
+      this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#finish();
+      this.#gate.closed(this);
+    });
     this.#tunnel = splice;
     if (first !== null) {
       this.pipe.write(first);
@@ -535,8 +523,8 @@ export class HttpFront implements PipeHandler {
       if (nowMs - this.#lastMoveMs > LINGER_MS) {
         this.pipe.destroy();
       }
-    } else if (this.#state === TUNNEL) {
-      // A tunnel is the client's to end.
+    } else if (this.#tunnel !== null) {
+      this.#tunnel.tick(nowMs, this.#timeouts.idleMs);
     } else if (this.#state === HEAD && this.#headStarted && nowMs - this.#headSinceMs > this.#timeouts.headMs) {
       this.#startExchange(EMPTY, 0);
       this.#reject(REQUEST_TIMEOUT);

@@ -256,12 +256,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
         pipe.destroy();
         return;
       }
-      this.#splice = new Splice(
-        pipe,
-        upstream,
-        () => this.#spliceOver(),
-        () => {},
-      );
+      this.#splice = new Splice(pipe, upstream, this.#context.time.read, () => this.#spliceOver());
     });
   }
 
@@ -437,6 +432,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   tick(nowMs: number): void {
     if (this.#established) {
       this.#front?.tick(nowMs);
+      this.#splice?.tick(nowMs, this.#context.timeouts.idleMs);
     } else if (nowMs - this.#startedMs > this.#context.timeouts.headMs) {
       this.close("head-timeout");
     }

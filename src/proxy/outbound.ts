@@ -198,16 +198,11 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
     });
     this.#link = tracked;
     connections.add(tracked);
-    const splice = new Splice(
-      pipe,
-      link.pipe,
-      (end) => {
-        connections.delete(tracked);
-        const flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#tcpOver(flags, this.#cause ?? "via_upstream", splice.received, splice.sent, true);
-      },
-      () => {},
-    );
+    const splice = new Splice(pipe, link.pipe, this.#context.time.read, (end) => {
+      connections.delete(tracked);
+      const flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#tcpOver(flags, this.#cause ?? "via_upstream", splice.received, splice.sent, true);
+    });
     this.#splice = splice;
     const cause = tracked.recheck();
     if (cause !== null) {
@@ -341,6 +336,7 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
 
   tick(nowMs: number): void {
     this.#front?.tick(nowMs);
+    this.#splice?.tick(nowMs, this.#context.timeouts.idleMs);
   }
 
   drain(): void {
