@@ -81,7 +81,7 @@ export function recordDenial(
         ? null
         : { method: request.method ?? "", path: cut(request.path ?? ""), host: cut(request.host ?? "") },
     verdict,
-    nearestMiss: explained ? facts.enforcer.nearestMiss(connection, request) : null,
+    nearestMiss: explained ? facts.enforcer.nearestMiss(connection, request, verdict) : null,
     snapshotVersion: facts.snapshot.version,
   });
   return id;

@@ -22,6 +22,7 @@ import type { Facts } from "./state.ts";
 import type { HttpSeries, Security, TcpSeries } from "./telemetry.ts";
 
 const TLS_HANDSHAKE = 0x16;
+const XFCC = "x-forwarded-client-cert: ";
 
 /** Accepts for one service. One TLS context for each SVID: a rotation concerns new handshakes only. */
 export class Inbound {
@@ -213,7 +214,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const hash = createHash("sha256")
       .update(verified.chain[0] as Uint8Array)
       .digest("hex");
-    this.append = Buffer.from(`x-forwarded-client-cert: By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
+    this.append = Buffer.from(`${XFCC}By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
     if (facts.killed.has(verified.id) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
       const verdict = isHttp(facts.snapshot.workload) ? KILLED : KILLED_TCP;
       this.#verdict = verdict;
@@ -329,8 +330,26 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     return denied(this.#denialId, details, verdict.status);
   }
 
+  get scheme(): "http" | "https" {
+    return this.peer === null ? "http" : "https";
+  }
+
+  /** Policies see a request as it will reach the service. */
   header(name: string): readonly string[] | null {
-    return this.#front?.header(name) ?? null;
+    return this.#front?.header(name) ?? this.#completed(name);
+  }
+
+  #completed(name: string): readonly string[] | null {
+    switch (name) {
+      case "x-request-id":
+        return [this.#front?.requestId ?? ""];
+      case "x-forwarded-proto":
+        return [this.scheme];
+      case "x-forwarded-client-cert":
+        return this.append === null ? null : [this.append.toString("latin1", XFCC.length, this.append.length - 2)];
+      default:
+        return null;
+    }
   }
 
   get remoteIp(): string | null {

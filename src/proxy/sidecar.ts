@@ -89,7 +89,7 @@ export class Sidecar {
     try {
       await this.#listen("inbound", inbound, (socket) => this.#inbound.accept(socket));
       for (const [name, address] of Object.entries(outbound)) {
-        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name));
+        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name, false));
       }
       if (capture.inbound !== undefined) {
         await this.#listen("capture/inbound", capture.inbound, (socket) => this.#inbound.accept(socket));
@@ -130,7 +130,7 @@ export class Sidecar {
       socket.destroy();
       return;
     }
-    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`);
+    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`, true);
   }
 
   #tick(): void {
