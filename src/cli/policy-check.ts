@@ -1,9 +1,11 @@
 import type { Command } from "commander";
+import { findingIssue, findingsOf } from "../core/policy/lint/findings.ts";
 import { parseResources } from "../core/policy/parse.ts";
-import { type MeshFlags, readMesh, readPolicyFiles } from "./policy-files.ts";
+import { type MeshFlags, readMesh, readPolicyFiles, readWorkloads } from "./policy-files.ts";
 import { formatIssueForPeople, note, print, printJson } from "./ui.ts";
 
 interface Flags extends MeshFlags {
+  readonly mesh?: string;
   readonly json?: boolean;
 }
 
@@ -15,6 +17,7 @@ export function defineCheck(policy: Command): void {
     .option("--root-namespace <namespace>", "where mesh-wide policy lives")
     .option("--trust-domain <domain>", "the mesh's trust domain")
     .option("--mesh-config <file>", "meshConfig under Istio's names")
+    .option("--mesh <file>", "an everyhop.yaml, whose services selectors are compared with")
     .option("--json", "one JSON document")
     .action((paths: string[], flags: Flags) => {
       process.exitCode = check(paths, flags);
@@ -23,7 +26,10 @@ export function defineCheck(policy: Command): void {
 
 function check(paths: readonly string[], flags: Flags): number {
   const mesh = readMesh(flags);
-  const { resources, issues } = parseResources(readPolicyFiles(paths), mesh.meshConfig);
+  const { resources, issues: parsed, locate } = parseResources(readPolicyFiles(paths), mesh.meshConfig);
+  const workloads = flags.mesh === undefined ? {} : { workloads: readWorkloads(flags.mesh) };
+  const findings = findingsOf(resources, { meshConfig: mesh.meshConfig, ...workloads });
+  const issues = [...parsed, ...findings.map((finding) => findingIssue(finding, locate))];
   const ok = !issues.some((issue) => issue.severity === "error");
   if (flags.json) {
     printJson({ ok, resources: resources.length, issues });

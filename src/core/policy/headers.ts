@@ -47,6 +47,8 @@ const HIDDEN: ReadonlySet<string> = new Set([
   "x-envoy-upstream-rq-timeout-ms",
 ]);
 
+export const isHidden = (name: string): boolean => HIDDEN.has(name);
+
 /** The lines of one header (name in lower case) as a policy compares them; null where it does not see them at all. */
 export function visibleLines(name: string, lines: readonly string[], http2 = false): readonly string[] | null {
   if (HIDDEN.has(name) || lines.length === 0) {
@@ -62,6 +64,12 @@ export function visibleLines(name: string, lines: readonly string[], http2 = fal
     return [lines.filter((line) => line !== "").join(",")];
   }
   return http2 && name === "cookie" ? [lines.join("; ")] : lines;
+}
+
+/** Adds a line to a header as Envoy does: to one that is kept in a single slot it is joined. */
+export function addLine(headers: Map<string, readonly string[]>, name: string, value: string): void {
+  const lines = headers.get(name) ?? [];
+  headers.set(name, JOINED.has(name) && lines.length > 0 ? [[...lines, value].join(",")] : [...lines, value]);
 }
 
 /** The address that counts as the remote one: the last entry of X-Forwarded-For, where that is an address. */

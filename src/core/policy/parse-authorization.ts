@@ -4,7 +4,7 @@
  */
 import { list, object, optional, type Shape } from "../base/validate.ts";
 import type { Path } from "../base/yaml.ts";
-import { type Envelope, messages, type Report, readTargets, targetFields, text, word } from "./admission.ts";
+import { type Envelope, messages, type Report, readTargets, targeted, targetFields, text, word } from "./admission.ts";
 import { checkConditions } from "./check-conditions.ts";
 import { checkOperation, checkSource } from "./check-fields.ts";
 import {
@@ -41,12 +41,14 @@ const rule = object({
   when: optional(messages(condition)),
 });
 
-export const authorizationSpec = object({
-  ...targetFields,
-  action: optional(word("ALLOW", "DENY", "AUDIT", "CUSTOM")),
-  provider: optional(object({ name: optional(text) })),
-  rules: optional(messages(rule)),
-});
+export const authorizationSpec = targeted(
+  object({
+    ...targetFields,
+    action: optional(word("ALLOW", "DENY", "AUDIT", "CUSTOM")),
+    provider: optional(object({ name: optional(text) })),
+    rules: optional(messages(rule)),
+  }),
+);
 
 type Spec = Partial<NonNullable<ReturnType<typeof authorizationSpec.read>>>;
 type GivenRule = NonNullable<ReturnType<typeof rule.read>>;

@@ -2,7 +2,7 @@
 
 import { parseDurationMs } from "../base/duration.ts";
 import { boolean, list, object, oneOf, optional, refined, required, type Shape, string } from "../base/validate.ts";
-import { type Envelope, type Report, readTargets, targetFields, text } from "./admission.ts";
+import { type Envelope, type Report, readTargets, targeted, targetFields, text } from "./admission.ts";
 import type { JwtRule, RequestAuthentication } from "./resources.ts";
 
 const DEFAULT_TIMEOUT_MS = 5_000;
@@ -65,12 +65,16 @@ const jwtRule = object({
   presence: optional(oneOf("OPTIONAL", "REQUIRED")),
 });
 
-export const jwtSpec = object({
-  ...targetFields,
-  jwtRules: optional(
-    refined(list(jwtRule), (rules, at) => (rules.length > MAX_RULES ? at.fault(`at most ${MAX_RULES} rules`) : rules)),
-  ),
-});
+export const jwtSpec = targeted(
+  object({
+    ...targetFields,
+    jwtRules: optional(
+      refined(list(jwtRule), (rules, at) =>
+        rules.length > MAX_RULES ? at.fault(`at most ${MAX_RULES} rules`) : rules,
+      ),
+    ),
+  }),
+);
 
 type JwtSpec = Partial<NonNullable<ReturnType<typeof jwtSpec.read>>>;
 type GivenRule = NonNullable<ReturnType<typeof jwtRule.read>>;

@@ -1,6 +1,5 @@
 /** Istio's security resources from YAML: parsed once, here, as strictly as Istio's admission and then some. */
-import type { Issue } from "../base/errors.ts";
-import { configError } from "../base/errors.ts";
+import { configError, type Issue, type Place } from "../base/errors.ts";
 import { suggest } from "../base/suggest.ts";
 import { type Shape, validate } from "../base/validate.ts";
 import { formatPath, type Path, parseYaml, type YamlDocument } from "../base/yaml.ts";
@@ -26,6 +25,8 @@ export interface ParsedResources {
   readonly resources: readonly Resource[];
   /** Errors, and findings about what is legal but not what it seems. */
   readonly issues: readonly Issue[];
+  /** The place of a field of one of the resources. */
+  readonly locate: (resource: Resource, path: Path) => Place;
 }
 
 const API_VERSIONS = ["security.istio.io/v1", "security.istio.io/v1beta1"];
@@ -35,6 +36,7 @@ const DEFAULT_NAMESPACE = "default";
 export function parseResources(files: readonly SourceFile[], options: ParseOptions = {}): ParsedResources {
   const resources: Resource[] = [];
   const issues: Issue[] = [];
+  const origins = new Map<Resource, Origin>();
   let order = options.firstOrder ?? 0;
   for (const { file, text } of files) {
     const parsed = parseYaml(text, file);
@@ -43,10 +45,31 @@ export function parseResources(files: readonly SourceFile[], options: ParseOptio
       const resource = parseDocument(document, order++, issues);
       if (resource !== null) {
         resources.push(resource);
+        origins.set(resource, { file, text, index: document.index });
       }
     }
   }
-  return { resources: withoutDuplicates(resources, issues), issues };
+  return { resources: withoutDuplicates(resources, issues), issues, locate: locator(origins) };
+}
+
+interface Origin extends SourceFile {
+  /** Position of the document in the file. */
+  readonly index: number;
+}
+
+/** Reads a file again to find a field in it: nobody has to hold on to parsed documents. */
+function locator(origins: ReadonlyMap<Resource, Origin>): ParsedResources["locate"] {
+  let last: { readonly text: string; readonly documents: readonly YamlDocument[] } | null = null;
+  return (resource, path) => {
+    const origin = origins.get(resource);
+    if (origin !== undefined && last?.text !== origin.text) {
+      last = { text: origin.text, documents: parseYaml(origin.text, origin.file).documents };
+    }
+    const document = last?.documents.find(({ index }) => index === origin?.index);
+    return origin === undefined || document === undefined
+      ? { ...resource.place, path: formatPath(path) }
+      : document.place(path);
+  };
 }
 
 /** One document as a resource; null where it is none, or where `issues` now says what is wrong. */
@@ -99,6 +122,7 @@ function reader<T>(spec: Shape<T>, read: (spec: Partial<T>, envelope: Envelope, 
     }
     const before = issues.filter((issue) => issue.severity === "error").length;
     const report = reportOn(document, issues);
+    noteWhatIsLost(document.value, report);
     const annotations = value.metadata.annotations ?? {};
     if (value.kind !== "AuthorizationPolicy" && Object.hasOwn(annotations, DRY_RUN)) {
       report.fault(["metadata", "annotations", DRY_RUN], `only an AuthorizationPolicy can be a dry run`);
@@ -117,6 +141,24 @@ function reader<T>(spec: Shape<T>, read: (spec: Partial<T>, envelope: Envelope, 
     );
     return issues.filter((issue) => issue.severity === "error").length > before ? null : resource;
   };
+}
+
+/** What Protobuf's JSON reads as something else than it seems. */
+function noteWhatIsLost(value: unknown, report: Report): void {
+  const { spec } = value as { spec?: { action?: unknown; rules?: unknown } | null };
+  if (typeof spec?.action === "number") {
+    report.finding("action-by-number", "warning", ["spec", "action"], "an action by number; write its name");
+  }
+  for (const [index, rule] of (Array.isArray(spec?.rules) ? (spec.rules as unknown[]) : []).entries()) {
+    if (rule === null) {
+      report.finding(
+        "null-rule",
+        "warning",
+        ["spec", "rules", index],
+        "a null rule is the rule `{}`: it matches everything",
+      );
+    }
+  }
 }
 
 /** The first of each name; every other one is an issue. For sets that were parsed apart and are to be in force together. */

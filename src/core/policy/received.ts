@@ -1,10 +1,12 @@
 /** A request as written down, completed to what an inbound sidecar's policies see of it. */
 import { parseIp } from "../base/cidr.ts";
 import { toWire } from "../base/pattern.ts";
+import { type CompiledTokens, splitClaims } from "./authenticate.ts";
 import type { AuthPart, DecisionRequest, RequestPart } from "./decision-request.ts";
 import type { Claims, HttpFacts } from "./facts.ts";
-import { lastForwardedFor, visibleLines } from "./headers.ts";
+import { addLine, lastForwardedFor, visibleLines } from "./headers.ts";
 import { normalizePath, type PathNormalization } from "./normalize.ts";
+import type { TokenCarrier } from "./token-places.ts";
 
 /** Methods Envoy's HTTP/1.1 parser knows; any other is answered 400. Over HTTP/2 every method passes. */
 const METHODS: ReadonlySet<string> = new Set(
@@ -15,12 +17,18 @@ const METHODS: ReadonlySet<string> = new Set(
   ).split(" "),
 );
 
+/** A request before its tokens are looked at; validating them may change path and headers. */
+export interface ReceivedRequest extends TokenCarrier {
+  readonly host: string | null;
+  readonly remoteIp: string | null;
+}
+
 /** Null where the request itself is refused (400). */
 export function receivedRequest(
   part: RequestPart,
   request: DecisionRequest,
   normalization: PathNormalization,
-): HttpFacts | null {
+): ReceivedRequest | null {
   if (part.withoutHost || (part.method !== null && !part.http2 && !METHODS.has(part.method))) {
     return null;
   }
@@ -34,10 +42,14 @@ export function receivedRequest(
     method: part.method,
     path,
     host: target.host === null ? null : toWire(target.host),
-    header: (name) => headers.get(name) ?? null,
-    auth: part.auth === null ? null : claimsOf(part.auth),
+    headers,
     remoteIp: remoteIp(request, headers.get("x-forwarded-for") ?? null),
   };
+}
+
+export function httpFacts(received: ReceivedRequest, auth: Claims | null): HttpFacts {
+  const { method, path, host, headers, remoteIp } = received;
+  return { method, path, host, header: (name) => headers.get(name) ?? null, auth, remoteIp };
 }
 
 const ABSOLUTE = /^https?:\/\/([^/?#]+)(.*)$/i;
@@ -65,10 +77,13 @@ const SOME_REQUEST_ID = "00000000-0000-4000-8000-000000000000";
 function receivedHeaders(part: RequestPart, request: DecisionRequest): Map<string, readonly string[]> {
   const headers = new Map<string, readonly string[]>();
   for (const [name, lines] of part.headers) {
-    const visible = visibleLines(name, lines.map(toWire), part.http2);
+    const visible = visibleLines(name, lines.map(wireValue), part.http2);
     if (visible !== null) {
       headers.set(name, visible);
     }
+  }
+  if (part.token !== null) {
+    addLine(headers, "authorization", `Bearer ${wireValue(part.token)}`.trimEnd());
   }
   const { principal, remoteIp: forwarded } = request.source;
   if (!headers.has("x-request-id")) {
@@ -89,6 +104,9 @@ function receivedHeaders(part: RequestPart, request: DecisionRequest): Map<strin
   return headers;
 }
 
+/** HTTP takes the whitespace around a value away. */
+const wireValue = (value: string): string => toWire(value).replace(/^[ \t]+|[ \t]+$/g, "");
+
 /** What was written down wins; else the last entry of X-Forwarded-For, where it is an address. */
 function remoteIp({ source }: DecisionRequest, forwardedFor: readonly string[] | null): string | null {
   if (source.remoteIp !== null) {
@@ -98,10 +116,8 @@ function remoteIp({ source }: DecisionRequest, forwardedFor: readonly string[] |
   return last !== null && parseIp(last) !== null ? last : source.ip;
 }
 
-/** Split at spaces before matching, top level only. */
-const SPACE_DELIMITED = ["scope", "permission"];
-
-export function claimsOf(auth: AuthPart, spaceDelimited: readonly string[] = []): Claims {
+/** Claims given as validated; what the rule of that issuer splits at spaces is split. */
+export function claimsOf(auth: AuthPart, tokens: CompiledTokens): Claims {
   const claims: Record<string, unknown> = { ...auth.claims };
   const given = { iss: auth.issuer, sub: auth.subject, aud: auth.audiences, azp: auth.presenter };
   for (const [name, value] of Object.entries(given)) {
@@ -109,16 +125,6 @@ export function claimsOf(auth: AuthPart, spaceDelimited: readonly string[] = [])
       claims[name] = value;
     }
   }
-  return splitClaims(claims, spaceDelimited);
-}
-
-export function splitClaims(claims: Claims, spaceDelimited: readonly string[]): Claims {
-  const result: Record<string, unknown> = { ...claims };
-  for (const name of [...SPACE_DELIMITED, ...spaceDelimited]) {
-    const value = result[name];
-    if (typeof value === "string") {
-      result[name] = value.split(" ").filter((word) => word !== "");
-    }
-  }
-  return result;
+  const provider = tokens.providers.find(({ rule }) => rule.issuer === "" || rule.issuer === claims.iss);
+  return splitClaims(claims, provider?.rule.spaceDelimitedClaims ?? []);
 }

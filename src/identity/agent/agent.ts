@@ -62,6 +62,8 @@ export interface RunningAgent {
   readonly cache: IdentityCache;
   readonly sync: Cell<SyncState>;
   connections(): { readonly workload: number; readonly broker: number };
+  /** Processes that streams are open for, each as often as it has streams. */
+  watchedProcesses(): number;
   /** Resolves when it was closed; rejects where it cannot go on. */
   readonly ended: Promise<void>;
   close(): Promise<void>;
@@ -161,6 +163,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
       own,
       cache,
       sync: sync.state,
+      watchedProcesses: () => processes.size,
       connections: () => ({ workload: callers.workload.count, broker: callers.broker.count }),
       ended: stopped,
       close: async () => {

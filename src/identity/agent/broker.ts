@@ -129,7 +129,7 @@ class BrokerApi {
   ): Promise<void> {
     const { cache, processes, log } = this.#options;
     try {
-      const reference = await this.#resolve(call, call.request.reference);
+      const reference = this.#resolve(call, call.request.reference);
       const { pid } = reference;
       const lost = (error: unknown) => this.#lost(pid, error);
       try {
@@ -173,7 +173,7 @@ class BrokerApi {
     if (request.spiffeId !== "" && spiffeIdFault(request.spiffeId) !== null) {
       throw new Ended(invalid("invalid requested SPIFFE ID"));
     }
-    const reference = await this.#resolve(call, request.reference);
+    const reference = this.#resolve(call, request.reference);
     const { selectors } = await processes
       .attest(reference)
       .catch((error) => {
@@ -201,7 +201,7 @@ class BrokerApi {
   }
 
   /** The process that a call names, where the caller may name it. Its pidfd is for the caller of this to close. */
-  async #resolve(call: AnyCall, wanted: WorkloadReference | undefined): Promise<ProcessReference> {
+  #resolve(call: AnyCall, wanted: WorkloadReference | undefined): ProcessReference {
     requireHeader(call);
     const caller = this.#callerOf(call);
     if (!this.#options.brokers.has(caller.id)) {
@@ -212,7 +212,7 @@ class BrokerApi {
     const pidfd = openPidfd(pid);
     const reference = { pid, pidfd, caller: null };
     try {
-      await this.#requireSameNamespace(caller, reference);
+      this.#requireSameNamespace(caller, reference);
       return reference;
     } catch (error) {
       closeReference(reference);
@@ -220,8 +220,9 @@ class BrokerApi {
     }
   }
 
-  async #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): Promise<void> {
-    const [own, named] = await Promise.all([networkNamespace(caller.reference.pid), networkNamespace(pid)]);
+  #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): void {
+    const own = networkNamespace(caller.reference.pid);
+    const named = networkNamespace(pid);
     const { pidfd: callerPidfd } = caller.reference;
     const gone = [callerPidfd, pidfd].map((fd) => fd !== null && exitedPidfds([fd])[0] === true);
     if (gone[0] === true) {

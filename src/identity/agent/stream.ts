@@ -41,6 +41,7 @@ export function serveStream(options: StreamOptions): void {
     unwatch();
     unsuspect();
     process.close();
+    options.onEnd?.();
   });
   call.on("cancelled", () => stream.leave());
   call.on("close", () => stream.leave());

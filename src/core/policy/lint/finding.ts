@@ -1,0 +1,24 @@
+/** What every lint is given, and what it says. */
+import type { Severity } from "../../base/errors.ts";
+import type { Path } from "../../base/yaml.ts";
+import type { MeshConfig } from "../mesh-config.ts";
+import type { AuthorizationPolicy, Resource } from "../resources.ts";
+import type { WorkloadScope } from "../select.ts";
+
+export interface LintContext {
+  readonly resources: readonly Resource[];
+  readonly policies: readonly AuthorizationPolicy[];
+  readonly meshConfig: MeshConfig;
+  /** Every workload of the mesh, where they are known. */
+  readonly workloads: readonly WorkloadScope[] | null;
+}
+
+export interface Finding {
+  readonly code: string;
+  readonly severity: Exclude<Severity, "error">;
+  readonly resource: Resource;
+  /** Inside the resource, as `["spec", "rules", 0]`. */
+  readonly path: Path;
+  readonly message: string;
+  readonly hint?: string;
+}
