@@ -406,10 +406,10 @@ export class HttpFront implements PipeHandler {
     if (websocket) {
       return UPGRADE_LINES;
     }
-    if (untilClose) {
+    if (untilClose || this.#state === BODY) {
       this.head.close = true;
     }
-    return this.closes || this.#state === BODY ? CLOSE_LINE : null;
+    return this.closes ? CLOSE_LINE : null;
   }
 
   /** From the back: the answer is complete. */

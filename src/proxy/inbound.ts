@@ -141,7 +141,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const { telemetry, log } = this.#context;
     telemetry.refusals(null, ownParty(this.#context)).plaintext.value++;
     this.#denialId = recordDenial(this.#context, facts, PLAINTEXT_REFUSED, null, this.#peerFacts, null);
-    log.warn("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
+    log.debug("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
     this.#verdict = PLAINTEXT_REFUSED;
     this.#logConnection("DENY", "plaintext_refused", 0, 0);
     this.#raw.destroy();
@@ -188,7 +188,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     } else if (reason !== "handshake-failed" && reason !== "handshake-aborted" && reason !== "own-identity-missing") {
       series.verifyError.value++;
     }
-    log.warn("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
+    log.debug("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
     this.#logConnection("TLS_FAILURE", reason, 0, 0);
     this.#socket.destroy();
     this.#raw.destroy();
@@ -273,7 +273,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   #dial(done: (pipe: SocketPipe | null) => void): void {
-    const { app, clock, timeouts, log } = this.#context;
+    const { app, clock, timeouts, log, seldom } = this.#context;
     const socket = connectTcp({ ...app, allowHalfOpen: true, noDelay: true });
     let over = false;
     const finish = (error: Error | null) => {
@@ -288,7 +288,9 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
         done(new SocketPipe(socket));
       } else {
         socket.destroy();
-        log.warn("the application cannot be reached", { app: `${app.host}:${app.port}`, error });
+        if (seldom.may("app")) {
+          log.warn("the application cannot be reached", { app: `${app.host}:${app.port}`, error });
+        }
         done(null);
       }
     };
@@ -416,7 +418,8 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     if ((this.peer !== null && facts.killed.has(this.peer)) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
       return "identity-killed";
     }
-    if (isHttp(facts.snapshot.workload) !== (this.#front !== null)) {
+    const { workload } = facts.snapshot;
+    if (isHttp(workload) !== (this.#front !== null) || workload.port !== this.#peerFacts.destinationPort) {
       return "policy-changed";
     }
     if (this.#front === null) {

@@ -59,7 +59,7 @@ export class Outbound {
 
   /** Counts and logs an upstream that could not be reached, or was not who it should be. */
   failed(upstream: Upstream, failure: LinkFailure): void {
-    const { telemetry, log } = this.context;
+    const { telemetry, log, seldom } = this.context;
     if (failure.kind !== "connect" && failure.kind !== "own-identity") {
       const series = telemetry.refusals(ownParty(this.context), partyOf(upstream));
       series.connectionError.value++;
@@ -71,7 +71,9 @@ export class Outbound {
         series.noCertificate.value++;
       }
     }
-    log.warn("an upstream cannot be used", { upstream: upstream.name, kind: failure.kind, message: failure.message });
+    if (seldom.may(`${upstream.namespace}/${upstream.name}`)) {
+      log.warn("an upstream cannot be used", { upstream: upstream.name, kind: failure.kind, message: failure.message });
+    }
   }
 
   #update(facts: Facts): void {
