@@ -150,4 +150,12 @@ test("server --check says what is wrong, as JSON too", async (t) => {
   const { code, document } = await json("server", "--config", bad, "--check");
   assert.deepEqual([code, document.ok, document.issues[0].line, document.issues[0].file], [2, false, 3, bad]);
   assert.match((await run("server", "--config", bad, "--check")).err, /bad\.yaml:3:9: listen/);
+  writeFileSync(
+    join(dir, "p.yaml"),
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {rulez: []}\n",
+  );
+  writeFileSync(bad, "trustDomain: example.com\ndataDir: d\npolicies: [p.yaml]\n");
+  const policies = await json("server", "--config", bad, "--check");
+  assert.deepEqual([policies.code, policies.document.issues[0].line], [2, 4]);
+  assert.match(policies.document.issues[0].file, /p\.yaml$/);
 });

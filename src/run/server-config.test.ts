@@ -52,7 +52,7 @@ adminSocket: a.sock
 http: localhost:3
 xds: 10.0.0.1:4
 policies: [policies]
-meshConfig: {rootNamespace: mesh}
+meshConfig: {rootNamespace: mesh, pathNormalization: {normalization: BASE}}
 ca: {x509SvidTtl: 10m, jwtSvidTtl: 90s, caTtl: 2h}
 services:
   web: {namespace: shop, port: 80, endpoints: ["127.0.0.1:41002", "[::1]:41002"]}
@@ -67,6 +67,7 @@ logLevel: debug
     { host: "::1", port: 2 },
   ]);
   assert.equal(config.adminSocket, join(dir, "a.sock"));
+  assert.deepEqual(config.meshConfig, { rootNamespace: "mesh", pathNormalization: { normalization: "BASE" } });
   assert.deepEqual(config.policies, [join(dir, "policies")]);
   assert.deepEqual(config.ca, { x509SvidTtlMs: 600_000, jwtSvidTtlMs: 90_000, caTtlMs: 7_200_000 });
   assert.deepEqual(config.services, [
@@ -100,6 +101,7 @@ lisen: 127.0.0.1:8081
 http: 127.0.0.1
 xds: []
 ca: {caTtl: soon}
+meshConfig: {rootNamspace: x}
 services:
   web: {namespace: shop, prot: http, port: 0, endpoints: [nowhere]}
 `,
@@ -113,9 +115,10 @@ services:
       "4 http",
       "5 xds",
       "6 ca.caTtl",
-      "8 services.web.prot",
-      "8 services.web.port",
-      "8 services.web.endpoints[0]",
+      "7 meshConfig.rootNamspace",
+      "9 services.web.prot",
+      "9 services.web.port",
+      "9 services.web.endpoints[0]",
     ],
   );
   assert.equal(issues.find(({ path }) => path === "lisen")?.hint, "did you mean `listen`?");
