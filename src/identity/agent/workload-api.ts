@@ -83,16 +83,21 @@ class WorkloadApi {
   }
 
   async #stream(call: ServerWritableStream<unknown, unknown>, render: Render, what: string): Promise<void> {
-    const { cache, processes, log } = this.#options;
+    const { cache, processes, callers, log } = this.#options;
     try {
       requireHeader(call);
-      const { reference } = this.#callerOf(call);
-      const process = await processes.watch(reference).catch((error) => {
-        throw this.#unattested(reference.pid, error);
-      });
+      const caller = this.#callerOf(call);
+      const { reference } = caller;
       const lost = (error: unknown) => this.#unattested(reference.pid, error).end;
-      log.debug("a workload asks", { pid: reference.pid, uid: reference.caller?.uid, for: what });
-      serveStream({ call, process, cache, render, lost, log });
+      const onEnd = callers.enterStream(caller);
+      try {
+        const process = await processes.watch(reference);
+        log.debug("a workload asks", { pid: reference.pid, uid: reference.caller.uid, for: what });
+        serveStream({ call, process, cache, render, lost, log, onEnd });
+      } catch (error) {
+        onEnd();
+        throw new Ended(lost(error));
+      }
     } catch (error) {
       call.emit("error", endOf(error));
     }
