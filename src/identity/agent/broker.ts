@@ -188,12 +188,16 @@ class BrokerApi {
       throw new Ended(invalid("invalid requested SPIFFE ID"));
     }
     const reference = this.#resolve(call, request.reference);
+    const leave = this.#enterStream(call, reference);
     const { selectors } = await processes
       .attest(reference)
       .catch((error) => {
         throw new Ended(this.#lost(reference.pid, error));
       })
-      .finally(() => closeReference(reference));
+      .finally(() => {
+        leave();
+        closeReference(reference);
+      });
     const entries = cache
       .matching(selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);

@@ -104,15 +104,19 @@ class WorkloadApi {
   }
 
   #answer<T>(call: AnyCall, callback: sendUnaryData<T>, answer: () => Promise<T>): void {
-    Promise.resolve()
-      .then(() => {
-        requireHeader(call);
-        return answer();
-      })
-      .then(
-        (reply) => callback(null, reply),
-        (error) => callback(endOf(error)),
-      );
+    const run = async (): Promise<T> => {
+      requireHeader(call);
+      const leave = this.#options.callers.enterStream(this.#callerOf(call));
+      try {
+        return await answer();
+      } finally {
+        leave();
+      }
+    };
+    run().then(
+      (reply) => callback(null, reply),
+      (error) => callback(endOf(error)),
+    );
   }
 
   async #fetchJwt(call: AnyCall, request: JWTSVIDRequest) {
