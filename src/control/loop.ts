@@ -7,9 +7,10 @@ import type { TrustDomain } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
 import type { FileSet } from "../io/watch-files.ts";
 import { type Accepted, judge, NOTHING_ACCEPTED, sameFiles } from "./change.ts";
+import { meshFindings } from "./findings.ts";
 import type { KilledIdentity } from "./identities.ts";
 import type { ControlMetrics } from "./metrics.ts";
-import { PolicyReader, readMeshConfig } from "./policies.ts";
+import { type Mesh, PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
 import { describeWorkload, type World } from "./world.ts";
 
@@ -31,6 +32,7 @@ export class Loop {
   readonly #unwatch: readonly (() => void)[];
   #accepted: Accepted = NOTHING_ACCEPTED;
   #problems: readonly Issue[] = [];
+  #findings: readonly Issue[] | null = null;
   #world: World;
   readonly #meshConfig: MeshConfig;
   readonly #reader = new PolicyReader();
@@ -58,7 +60,10 @@ export class Loop {
     };
     this.#unwatch = [
       files.watch((next) => this.#filesChanged(next)),
-      services.watch((next) => this.#advance({ services: next })),
+      services.watch((next) => {
+        this.#findings = null;
+        this.#advance({ services: next });
+      }),
       kills.watch((next) => this.#advance({ kills: next })),
     ];
   }
@@ -72,9 +77,10 @@ export class Loop {
     return this.#problems;
   }
 
-  /** Warnings and notes on what is in force. */
+  /** Warnings and notes on what is in force. Found when first asked for: no change waits for it. */
   get findings(): readonly Issue[] {
-    return this.#accepted.findings;
+    this.#findings ??= meshFindings(this.#accepted, this.#mesh());
+    return this.#findings;
   }
 
   close(): void {
@@ -105,17 +111,22 @@ export class Loop {
   }
 
   #judge({ files, faults }: FileSet): void {
-    const { baseDir, services, trustDomain } = this.#options;
+    const { baseDir } = this.#options;
     const named = new Map([...files].map(([path, text]) => [relative(baseDir, path), text]));
-    const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
-    const mesh = { trustDomain, meshConfig: this.#meshConfig, workloads };
-    const { accepted, refused } = judge(named, this.#accepted, { mesh, reader: this.#reader });
+    const { accepted, refused } = judge(named, this.#accepted, { mesh: this.#mesh(), reader: this.#reader });
     this.#reader.keepOnly(new Set([...named.keys(), ...accepted.files.keys()]));
     this.#accepted = accepted;
+    this.#findings = null;
     const unread = faults.map((issue) =>
       issue.file === undefined ? issue : { ...issue, file: relative(baseDir, issue.file) || "." },
     );
     this.#problems = [...unread, ...refused];
+  }
+
+  #mesh(): Mesh {
+    const { services, trustDomain } = this.#options;
+    const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
+    return { trustDomain, meshConfig: this.#meshConfig, workloads };
   }
 
   #advance(change: Partial<World>): void {
