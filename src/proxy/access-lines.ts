@@ -59,7 +59,7 @@ export function logExchange(
   const startMs = clock.now() - line.durationMs;
   accessLog.write(
     `{"start_time":"${timestamp(startMs)}","direction":"${line.direction}","protocol":"HTTP/1.${head.minor}",` +
-      `"method":${jsonString(head.method)},"path":${jsonString(front.path)},"authority":${jsonString(head.host)},` +
+      `"method":${jsonString(head.method)},"path":${jsonString(front.path)},"authority":${jsonString(head.host)},"request_id":${orNull(front.knownRequestId())},` +
       `"response_code":${front.status},"response_flags":"${front.flags}",` +
       `"response_code_details":${answer === null ? '"via_upstream"' : jsonString(answer.details)},` +
       `"bytes_received":${front.received},"bytes_sent":${front.sent},"duration":${Math.round(line.durationMs * 1_000) / 1_000},` +

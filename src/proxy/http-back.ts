@@ -34,8 +34,6 @@ export class HttpBack implements PipeHandler {
   idleLimitMs = Number.POSITIVE_INFINITY;
   /** Where it goes when a request is over. */
   home: { release(back: HttpBack): void } = { release: (back) => back.pipe.destroy() };
-  /** Told once when the connection is gone. */
-  onGone: (back: HttpBack) => void = () => {};
   readonly #head = new ResponseHead();
   readonly #body = new BodyFraming();
   #front: Requester | null = null;
@@ -130,7 +128,7 @@ export class HttpBack implements PipeHandler {
       return false;
     }
     if (front.head.minor === 1) {
-      front.pipe.write(compose(this.#head, bytes, at, at + this.#head.length, null, null).head);
+      this.#throttle(front.pipe.write(compose(this.#head, bytes, at, at + this.#head.length, null, null).head));
     }
     return true;
   }
@@ -220,6 +218,5 @@ export class HttpBack implements PipeHandler {
 
   onClose(_error: Error | null): void {
     this.#fail(UPSTREAM_RESET);
-    this.onGone(this);
   }
 }

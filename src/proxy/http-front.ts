@@ -3,6 +3,8 @@
  * the same bytes go on; answers come back in order. What is done with a request is the gate's business.
  */
 
+import { randomUUID } from "node:crypto";
+import { visibleLines } from "../core/policy/headers.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import {
   type Answer,
@@ -25,6 +27,8 @@ import { Splice } from "./splice.ts";
 export interface HttpGate {
   /** Lines (with CRLF) put into every forwarded head, or null. */
   readonly append: Buffer | null;
+  /** What `x-forwarded-proto` says where the client did not. */
+  readonly scheme: "http" | "https";
   /**
    * HOT. Decides on `front.head`, and sets `front.path` to what is forwarded. Null: it may go on.
    */
@@ -58,7 +62,10 @@ const PAUSED_FULL = 8;
 const MAX_LINGER_BYTES = 1_048_576;
 const LINGER_MS = 2_000;
 const CLOSE_LINE = Buffer.from("connection: close\r\n");
-const UPGRADE_LINES = Buffer.from("connection: Upgrade\r\nupgrade: websocket\r\n");
+const UPGRADE_TEXT = "connection: Upgrade\r\nupgrade: websocket\r\n";
+const UPGRADE_LINES = Buffer.from(UPGRADE_TEXT);
+const HTTP_LINE = "x-forwarded-proto: http\r\n";
+const HTTPS_LINE = "x-forwarded-proto: https\r\n";
 const REPEATABLE = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]);
 
 export interface FrontTimeouts {
@@ -75,6 +82,8 @@ export class HttpFront implements PipeHandler {
   readonly #body = new BodyFraming();
   /** The exchange under way, for the gate. */
   path = "";
+  /** Made here where the request came without one; else empty. */
+  requestId = "";
   status = 0;
   flags = "-";
   /** Bytes of request and answer, heads included. */
@@ -122,10 +131,14 @@ export class HttpFront implements PipeHandler {
     return this.head.close || this.#draining || this.#clientEnded;
   }
 
-  /** Lines of a field as they are forwarded, by lower-case name; null where there is none. For the exchange under way. */
+  /** Lines of a field as policies compare them, by lower-case name; null where there is none. For the exchange under way. */
   header(name: string): readonly string[] | null {
-    const lines = this.head.values(this.bytes, this.start, name);
-    return lines.length === 0 ? null : lines;
+    return visibleLines(name, this.head.values(this.bytes, this.start, name));
+  }
+
+  /** The request's id, given or made; null for a request that was not understood. */
+  knownRequestId(): string | null {
+    return this.head.hasRequestId ? (this.header("x-request-id")?.[0] ?? null) : this.requestId || null;
   }
 
   /** The last address of X-Forwarded-For; null where there is none. */
@@ -215,6 +228,7 @@ export class HttpFront implements PipeHandler {
       return bytes.length;
     }
     this.received = end - at;
+    this.requestId = this.head.hasRequestId ? "" : randomUUID();
     const refusal = this.#gate.admit(this);
     if (refusal !== null) {
       this.#refuse(refusal);
@@ -230,6 +244,7 @@ export class HttpFront implements PipeHandler {
     this.bytes = bytes;
     this.start = at;
     this.path = "";
+    this.requestId = "";
     this.status = 0;
     this.flags = "-";
     this.received = bytes.length - at;
@@ -243,7 +258,7 @@ export class HttpFront implements PipeHandler {
     const { head } = this;
     const startLine =
       this.path === head.target ? null : Buffer.from(`${head.method} ${this.path} HTTP/1.${head.minor}\r\n`, "latin1");
-    const out = compose(head, bytes, at, end, startLine, this.#appended());
+    const out = compose(head, bytes, at, end, startLine, this.#gate.append, this.#completion());
     this.#state = this.#body.done ? READ : BODY;
     // Kept for a second attempt: only where repeating changes nothing and all of it is here.
     const repeatable = this.#body.done && REPEATABLE.has(head.method);
@@ -262,13 +277,17 @@ export class HttpFront implements PipeHandler {
     this.#open();
   }
 
-  #appended(): Buffer | null {
+  /** HOT: the lines this one request lacks. */
+  #completion(): string {
     const { head } = this;
-    if (!head.websocket && !head.hostReplaced) {
-      return this.#gate.append;
+    let lines = this.requestId === "" ? "" : `x-request-id: ${this.requestId}\r\n`;
+    if (!head.hasForwardedProto) {
+      lines += this.#gate.scheme === "https" ? HTTPS_LINE : HTTP_LINE;
     }
-    const lines = head.hostReplaced ? [Buffer.from(`host: ${head.host}\r\n`, "latin1")] : [];
-    return Buffer.concat([...lines, ...(head.websocket ? [UPGRADE_LINES] : []), this.#gate.append ?? EMPTY]);
+    if (head.hostReplaced) {
+      lines += `host: ${head.host}\r\n`;
+    }
+    return head.websocket ? lines + UPGRADE_TEXT : lines;
   }
 
   #open(): void {
@@ -387,10 +406,10 @@ export class HttpFront implements PipeHandler {
     if (websocket) {
       return UPGRADE_LINES;
     }
-    if (untilClose) {
+    if (untilClose || this.#state === BODY) {
       this.head.close = true;
     }
-    return this.closes || this.#state === BODY ? CLOSE_LINE : null;
+    return this.closes ? CLOSE_LINE : null;
   }
 
   /** From the back: the answer is complete. */

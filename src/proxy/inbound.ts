@@ -22,6 +22,7 @@ import type { Facts } from "./state.ts";
 import type { HttpSeries, Security, TcpSeries } from "./telemetry.ts";
 
 const TLS_HANDSHAKE = 0x16;
+const XFCC = "x-forwarded-client-cert: ";
 
 /** Accepts for one service. One TLS context for each SVID: a rotation concerns new handshakes only. */
 export class Inbound {
@@ -140,7 +141,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const { telemetry, log } = this.#context;
     telemetry.refusals(null, ownParty(this.#context)).plaintext.value++;
     this.#denialId = recordDenial(this.#context, facts, PLAINTEXT_REFUSED, null, this.#peerFacts, null);
-    log.warn("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
+    log.debug("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
     this.#verdict = PLAINTEXT_REFUSED;
     this.#logConnection("DENY", "plaintext_refused", 0, 0);
     this.#raw.destroy();
@@ -187,7 +188,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     } else if (reason !== "handshake-failed" && reason !== "handshake-aborted" && reason !== "own-identity-missing") {
       series.verifyError.value++;
     }
-    log.warn("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
+    log.debug("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
     this.#logConnection("TLS_FAILURE", reason, 0, 0);
     this.#socket.destroy();
     this.#raw.destroy();
@@ -213,7 +214,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const hash = createHash("sha256")
       .update(verified.chain[0] as Uint8Array)
       .digest("hex");
-    this.append = Buffer.from(`x-forwarded-client-cert: By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
+    this.append = Buffer.from(`${XFCC}By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
     if (facts.killed.has(verified.id) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
       const verdict = isHttp(facts.snapshot.workload) ? KILLED : KILLED_TCP;
       this.#verdict = verdict;
@@ -272,7 +273,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   #dial(done: (pipe: SocketPipe | null) => void): void {
-    const { app, clock, timeouts, log } = this.#context;
+    const { app, clock, timeouts, log, seldom } = this.#context;
     const socket = connectTcp({ ...app, allowHalfOpen: true, noDelay: true });
     let over = false;
     const finish = (error: Error | null) => {
@@ -287,7 +288,9 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
         done(new SocketPipe(socket));
       } else {
         socket.destroy();
-        log.warn("the application cannot be reached", { app: `${app.host}:${app.port}`, error });
+        if (seldom.may("app")) {
+          log.warn("the application cannot be reached", { app: `${app.host}:${app.port}`, error });
+        }
         done(null);
       }
     };
@@ -329,8 +332,26 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     return denied(this.#denialId, details, verdict.status);
   }
 
+  get scheme(): "http" | "https" {
+    return this.peer === null ? "http" : "https";
+  }
+
+  /** Policies see a request as it will reach the service. */
   header(name: string): readonly string[] | null {
-    return this.#front?.header(name) ?? null;
+    return this.#front?.header(name) ?? this.#completed(name);
+  }
+
+  #completed(name: string): readonly string[] | null {
+    switch (name) {
+      case "x-request-id":
+        return [this.#front?.requestId ?? ""];
+      case "x-forwarded-proto":
+        return [this.scheme];
+      case "x-forwarded-client-cert":
+        return this.append === null ? null : [this.append.toString("latin1", XFCC.length, this.append.length - 2)];
+      default:
+        return null;
+    }
   }
 
   get remoteIp(): string | null {
@@ -397,7 +418,8 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     if ((this.peer !== null && facts.killed.has(this.peer)) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
       return "identity-killed";
     }
-    if (isHttp(facts.snapshot.workload) !== (this.#front !== null)) {
+    const { workload } = facts.snapshot;
+    if (isHttp(workload) !== (this.#front !== null) || workload.port !== this.#peerFacts.destinationPort) {
       return "policy-changed";
     }
     if (this.#front === null) {

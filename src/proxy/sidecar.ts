@@ -10,7 +10,7 @@ import { originalDestination } from "../io/net-original-destination.ts";
 import type { AccessLog } from "./access-log.ts";
 import { capturedUpstream, isOwnListener } from "./capture.ts";
 import { Connections } from "./connections.ts";
-import { countClosed, ownParty, type ProxyContext, type Timeouts } from "./context.ts";
+import { countClosed, isHttp, ownParty, type ProxyContext, Seldom, type Timeouts } from "./context.ts";
 import { Denials } from "./denials.ts";
 import { Inbound } from "./inbound.ts";
 import { Outbound } from "./outbound.ts";
@@ -62,6 +62,7 @@ export class Sidecar {
     const { service, app, log, clock, timeouts } = options;
     this.denials = new Denials(this.telemetry.families.dropped.with("denial"));
     this.#accessLog = options.accessLog(this.telemetry);
+    const time = new CoarseTime(clock.now());
     this.context = {
       service,
       app,
@@ -72,7 +73,8 @@ export class Sidecar {
       accessLog: this.#accessLog,
       log,
       clock,
-      time: new CoarseTime(clock.now()),
+      time,
+      seldom: new Seldom(time),
       timeouts,
     };
     this.#inbound = new Inbound(this.context);
@@ -89,7 +91,7 @@ export class Sidecar {
     try {
       await this.#listen("inbound", inbound, (socket) => this.#inbound.accept(socket));
       for (const [name, address] of Object.entries(outbound)) {
-        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name));
+        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name, false));
       }
       if (capture.inbound !== undefined) {
         await this.#listen("capture/inbound", capture.inbound, (socket) => this.#inbound.accept(socket));
@@ -114,23 +116,27 @@ export class Sidecar {
   }
 
   #captured(socket: Socket): void {
-    const { log } = this.context;
+    const { log, seldom } = this.context;
     const destination = originalDestination(socket);
     const own = [...this.#listeners.values()].map(({ address }) => address);
     const facts = this.state.facts.value;
     if (destination === null || facts === null || isOwnListener(destination, own)) {
-      log.warn("a captured connection without a destination is refused", { destination });
+      if (seldom.may("captured")) {
+        log.warn("a captured connection without a destination is refused", { destination });
+      }
       socket.destroy();
       return;
     }
     const upstream = capturedUpstream(destination, facts.snapshot.upstreams);
     if (upstream === null) {
-      log.warn("a connection to an address outside the mesh is refused", { destination });
+      if (seldom.may("outside")) {
+        log.warn("a connection to an address outside the mesh is refused", { destination });
+      }
       countClosed(this.context, "outside-the-mesh");
       socket.destroy();
       return;
     }
-    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`);
+    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`, true);
   }
 
   #tick(): void {
@@ -199,7 +205,7 @@ export class Sidecar {
     if (facts === null) {
       return;
     }
-    const http = facts.snapshot.workload.protocol === "http";
+    const http = isHttp(facts.snapshot.workload);
     for (const upstream of facts.snapshot.upstreams) {
       const party = partyOf(upstream);
       if (http) {
@@ -209,7 +215,7 @@ export class Sidecar {
         this.telemetry.tcp("destination", party, own, "mutual_tls");
       }
       this.telemetry.refusals(own, party);
-      if (upstream.protocol === "http") {
+      if (isHttp(upstream)) {
         this.telemetry.http("source", own, party, "unknown").at(403, "-");
       }
     }

@@ -9,7 +9,8 @@ import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/ty
 import { silentLog } from "../../io/log.ts";
 import { watchX509 } from "../../workload/workload-api.ts";
 import type { AgentOptions, RunningAgent } from "./agent.ts";
-import { FakeServer, startTestAgent, TRUST_DOMAIN, testFolder, until } from "./fixture.ts";
+import { startTestAgent, testFolder, until } from "./fixture.ts";
+import { FakeServer, TRUST_DOMAIN } from "./server-fixture.ts";
 
 const UID = `unix:uid:${process.getuid?.()}`;
 const WEB = "spiffe://example.com/ns/shop/sa/web";

@@ -20,7 +20,8 @@ import { makeClient } from "../../io/rpc/adapter.ts";
 import { SPIFFE_CHANNEL_OPTIONS, spiffeCredentials } from "../../io/rpc/channel.ts";
 import { brokerMetadata, pidReference, watchBroker } from "../../workload/broker.ts";
 import type { RunningAgent } from "./agent.ts";
-import { FakeServer, startTestAgent, TRUST_DOMAIN, testFolder, until } from "./fixture.ts";
+import { startTestAgent, testFolder, until } from "./fixture.ts";
+import { FakeServer, TRUST_DOMAIN } from "./server-fixture.ts";
 
 const PAYMENTS = parseSpiffeId("spiffe://example.com/ns/shop/sa/payments");
 const HOUR_MS = 3_600_000;

@@ -1,7 +1,13 @@
 /** Around every handler: who calls, may it, how often, and what an error becomes. */
 import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
-import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
+import {
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  status,
+} from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { Log } from "../../io/log.ts";
 import { rpcStatus } from "../../io/rpc/errors.ts";
@@ -9,6 +15,7 @@ import type { Service } from "../../io/rpc/listen.ts";
 import type { NodeRecord } from "../../io/store/store.ts";
 import type { Caller, Callers } from "./callers.ts";
 import { type Limit, METHODS } from "./methods.ts";
+import type { IdentityMetrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 
 export interface CallContext {
@@ -40,6 +47,9 @@ export interface GuardOptions {
   readonly callers: Callers;
   readonly limiters: Readonly<Record<Limit, RateLimiter>>;
   readonly log: Log;
+  /** Told of each call that ended. */
+  readonly called: IdentityMetrics["called"];
+  readonly now: () => number;
   /** Who is at the other end of a call's connection. */
   readonly callerOf: (call: { getPeer(): string }) => Caller;
 }
@@ -77,15 +87,31 @@ function guardMethod(path: string, method: DescMethod, handler: AnyHandler | und
   };
   if (method.methodKind === "unary") {
     return (call: AnyCall, reply: sendUnaryData<unknown>) => {
+      const start = options.now();
+      const ended = (code: number) => options.called(path, code, (options.now() - start) / 1_000);
       run(call, call.request).then(
-        (answer) => reply(null, answer),
-        (error: unknown) => reply(fail(error)),
+        (answer) => {
+          ended(status.OK);
+          reply(null, answer);
+        },
+        (error: unknown) => {
+          const failed = fail(error);
+          ended(failed.code);
+          reply(failed);
+        },
       );
     };
   }
   return (call: AnyCall) => {
     call.on("error", () => {});
-    run(call, call).catch((error: unknown) => call.emit("error", fail(error)));
+    run(call, call).then(
+      () => options.called(path, status.OK, null),
+      (error: unknown) => {
+        const failed = fail(error);
+        options.called(path, failed.code, null);
+        call.emit("error", failed);
+      },
+    );
   };
 }
 

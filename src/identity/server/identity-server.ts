@@ -1,4 +1,5 @@
 import type { TLSSocket } from "node:tls";
+import type { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import type { Bundle } from "../../core/spiffe/bundle.ts";
@@ -27,6 +28,7 @@ import { entryService } from "./entry-service.ts";
 import { type GuardedHandlers, type GuardOptions, guard } from "./guard.ts";
 import { Issuer } from "./issuer.ts";
 import type { Limit } from "./methods.ts";
+import { type IdentityMetrics, identityMetrics, registerIdentityGauges } from "./metrics.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { Nodes } from "./nodes.ts";
 import { RateLimiter } from "./rate-limit.ts";
@@ -41,6 +43,7 @@ export interface IdentityServerOptions {
   readonly authority: Authority;
   readonly clock: Clock;
   readonly log: Log;
+  readonly metrics: Metrics;
 }
 
 export interface ListenOptions {
@@ -69,6 +72,7 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
 
 /** Between the end of the streams of who was thrown out, and that of its connections. */
 const GOODBYE_MS = 1_000;
+const EMPTY = new Uint8Array();
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
 
@@ -81,6 +85,7 @@ export class IdentityServer {
   readonly authorities: Cell<readonly Uint8Array[]>;
   readonly nodes: Nodes;
   readonly #options: IdentityServerOptions;
+  readonly #metrics: IdentityMetrics;
   readonly #services: readonly ((options: GuardOptions) => Service)[];
   readonly #callers: Callers;
   /** A peer has one allowance, on whichever address it comes. */
@@ -90,10 +95,11 @@ export class IdentityServer {
   private constructor(options: IdentityServerOptions, bundles: Bundles, own: { svid: Cell<X509Svid>; stop(): void }) {
     const { store, registry, authority, clock, log } = options;
     this.#options = options;
+    this.#metrics = identityMetrics(options.metrics);
     this.bundles = bundles;
     this.svid = own.svid;
     this.authorities = new Cell(bundles.own.value.x509Authorities);
-    const issuer = new Issuer(authority, registry);
+    const issuer = new Issuer(authority, registry, this.#metrics.issued);
     this.nodes = new Nodes({ store, registry, issuer, clock });
     this.#callers = new Callers({ registry, store, clock });
     const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
@@ -111,6 +117,12 @@ export class IdentityServer {
       (by) => guard(BundleApi, bundleService(bundles), by),
       (by) => guard(Node, watch.service(), by),
     ];
+    registerIdentityGauges(options.metrics, {
+      agents: () => registry.nodes().filter(({ banned }) => !banned).length,
+      entries: () => registry.entries().length,
+      caExpiry: () => (authority.x509.slots.find(({ state }) => state === "active")?.authority.notAfterMs ?? 0) / 1_000,
+      bundleSequence: () => Number(bundles.own.value.sequence),
+    });
     const unwatch = bundles.own.watch((bundle: Bundle) => this.#publish(bundle));
     this.#stop = [own.stop, unwatch, this.#pruneEvery(PRUNE_MS)];
   }
@@ -124,7 +136,12 @@ export class IdentityServer {
   }
 
   #publish({ x509Authorities }: Bundle): void {
-    this.authorities.set(x509Authorities);
+    const before = this.authorities.value;
+    const same = (der: Uint8Array, index: number): boolean => Buffer.compare(der, before[index] ?? EMPTY) === 0;
+    // A change of JWT keys is none to those who watch this.
+    if (x509Authorities.length !== before.length || !x509Authorities.every(same)) {
+      this.authorities.set(x509Authorities);
+    }
   }
 
   #pruneEvery(periodMs: number): () => void {
@@ -204,7 +221,9 @@ export class IdentityServer {
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {
-    return { callers: this.#callers, limiters: this.#limiters, log: this.#options.log, callerOf };
+    const { log, clock } = this.#options;
+    const { called } = this.#metrics;
+    return { callers: this.#callers, limiters: this.#limiters, log, called, now: () => clock.now(), callerOf };
   }
 
   /** INVARIANT: what the peer proved by the chain it sent, and nothing else, says who it is. */

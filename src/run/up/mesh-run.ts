@@ -1,5 +1,5 @@
 /** One run of a mesh: its processes in the order in which they start, and their end. */
-import { chmodSync, mkdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { sidecarId } from "../../core/spiffe/id.ts";
@@ -17,7 +17,7 @@ import { type Program, rememberDigests, type SelectorSource, selectorsOf, servic
 import { waitForService, waitForSidecar } from "./ready.ts";
 import { endProcesses, removeTraces } from "./recover.ts";
 import { connectRegistrar, type EntryRequest } from "./register.ts";
-import { type ProcessName, type RunJournal, writeState } from "./state.ts";
+import { type ProcessName, RECORD_FILE, type RunJournal, writeState } from "./state.ts";
 
 export type UpEvent =
   | { readonly kind: "step"; readonly text: string; readonly elapsedMs: number }
@@ -35,6 +35,8 @@ export interface UpOptions {
   /** The launcher whose end ends this run. */
   readonly launcher: ProcessName | null;
   readonly onEvent: (event: UpEvent) => void;
+  /** Called when the mesh has to end by itself. */
+  readonly onGone: () => void;
   /** Aborting gives up the start and ends what runs. */
   readonly signal: AbortSignal;
 }
@@ -48,6 +50,7 @@ export interface RunningMesh {
 
 const OWN_TIMEOUT_MS = 30_000;
 const GRACE_MS = 4_000;
+const FOLDER_POLL_MS = 2_000;
 
 export interface Context {
   readonly options: UpOptions;
@@ -86,6 +89,7 @@ export class MeshRun {
     writePlaces(plan, host, this.#services, (service) => this.#environment(service));
     writeMeshDocument(this.#document);
     this.#watch();
+    this.#watchFolder();
     return { document: this.#document, plan, stop: (graceMs) => this.stop(graceMs) };
   }
 
@@ -278,6 +282,18 @@ export class MeshRun {
     return own;
   }
 
+  /** A folder that is deleted under a running mesh takes it along: `down` could not find it any more. */
+  #watchFolder(): void {
+    const file = join(this.#context.plan.stateDir, RECORD_FILE);
+    const timer = setInterval(() => {
+      if (!existsSync(file) && this.#stopped === null) {
+        this.#context.options.onEvent({ kind: "note", text: "the state folder is gone: the mesh ends" });
+        this.#context.options.onGone();
+      }
+    }, FOLDER_POLL_MS);
+    timer.unref();
+  }
+
   /** After ready: our own processes are started again when they fail, a service that ends is told. */
   #watch(): void {
     const { onEvent } = this.#context.options;
@@ -308,6 +324,11 @@ export class MeshRun {
   }
 
   stop(graceMs = GRACE_MS): Promise<void> {
+    if (this.#stopped !== null && graceMs === 0) {
+      for (const child of [...this.#services.values(), ...this.#own.map((own) => own.child())]) {
+        child.kill();
+      }
+    }
     this.#stopped ??= this.#end(graceMs);
     return this.#stopped;
   }
