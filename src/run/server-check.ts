@@ -1,6 +1,7 @@
 /** Everything that can be found wrong with a server's configuration before it starts. */
 import { relative } from "node:path";
 import { judge, NOTHING_ACCEPTED } from "../control/change.ts";
+import { meshFindings } from "../control/findings.ts";
 import { PolicyReader, readMeshConfig } from "../control/policies.ts";
 import { describeWorkload } from "../control/world.ts";
 import { EveryhopError, type Issue } from "../core/base/errors.ts";
@@ -42,7 +43,7 @@ function policyIssues({ policies, trustDomain, services, meshConfig }: ServerCon
     const workloads = services.map((service) => describeWorkload(service, trustDomain));
     const mesh = { trustDomain, meshConfig: readMeshConfig(meshConfig).meshConfig, workloads };
     const { refused, accepted } = judge(named, NOTHING_ACCEPTED, { mesh, reader: new PolicyReader() });
-    return [...faults, ...refused, ...accepted.findings];
+    return [...faults, ...refused, ...meshFindings(accepted, mesh)];
   } finally {
     watched.close();
   }
