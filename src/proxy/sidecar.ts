@@ -222,14 +222,14 @@ export class Sidecar {
     for (const upstream of facts.snapshot.upstreams) {
       const party = partyOf(upstream);
       if (http) {
-        this.telemetry.http("destination", party, own, "mutual_tls").at(403, "DENY");
+        this.telemetry.http("destination", party, own, "mutual_tls").expect(403, "DENY");
       } else {
         this.telemetry.tcpDenied(party, own);
         this.telemetry.tcp("destination", party, own, "mutual_tls");
       }
       this.telemetry.refusals(own, party);
       if (isHttp(upstream)) {
-        this.telemetry.http("source", own, party, "unknown").at(403, "-");
+        this.telemetry.http("source", own, party, "unknown").expect(403, "-");
       }
     }
   }
