@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import type { MeshDocument } from "../../src/run/up/document.ts";
+import { without } from "../peers.ts";
 
 export const ROOT = join(import.meta.dirname, "..", "..");
 export const EXAMPLE = join(ROOT, "examples", "payments");
