@@ -14,8 +14,9 @@ export function dialApp(context: ProxyContext, done: (pipe: SocketPipe | null) =
     over = true;
     stopWaiting();
     if (error === null) {
-      socket.removeAllListeners("error");
-      done(new SocketPipe(socket));
+      const pipe = new SocketPipe(socket);
+      socket.off("error", finish);
+      done(pipe);
       return;
     }
     socket.destroy();
@@ -25,7 +26,7 @@ export function dialApp(context: ProxyContext, done: (pipe: SocketPipe | null) =
     done(null);
   };
   const stopWaiting = clock.after(timeouts.connectMs, () => finish(new Error(`no answer in ${timeouts.connectMs} ms`)));
-  socket.on("error", (error) => finish(error));
+  socket.on("error", finish);
   socket.once("connect", () => finish(null));
   return () => {
     over = true;
