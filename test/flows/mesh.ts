@@ -82,7 +82,6 @@ export function folder(t: TestContext, files: Readonly<Record<string, string>> =
 /** A service in a few lines: says who it is, and what it was asked. */
 export const ECHO_SERVICE = `
 import { createServer } from "node:http";
-import { without } from "../peers.ts";
 createServer((request, response) => {
   let body = "";
   request.on("data", (chunk) => { body += chunk; });
