@@ -2,6 +2,7 @@
 import { Registry as PromRegistry } from "prom-client";
 import { controlMetrics, registerGauges } from "../src/control/metrics.ts";
 import type { RunningAgent } from "../src/identity/agent/agent.ts";
+import { identityMetrics, registerIdentityGauges } from "../src/identity/server/metrics.ts";
 import { Telemetry } from "../src/proxy/telemetry.ts";
 import { agentMetrics } from "../src/run/agent-metrics.ts";
 import { sidecarGauges } from "../src/run/proxy-metrics.ts";
@@ -24,6 +25,8 @@ function serverMetrics(): Metric[] {
     kills: () => 0,
     identities: () => [],
   });
+  identityMetrics(registry);
+  registerIdentityGauges(registry, { agents: () => 0, entries: () => 0, caExpiry: () => 0, bundleSequence: () => 0 });
   return describe(registry);
 }
 

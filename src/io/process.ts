@@ -113,8 +113,48 @@ export function networkNamespace(pid: number): string | null {
   }
 }
 
-/** The arguments as the process shows them: it can write what it likes there. Null where too long or not to be had. */
+/**
+ * Reads of processes' memory at once. A process can put its arguments where reading them blocks for as long as it likes (a file
+ * system it serves itself); such reads take up these slots, not the thread pool that everything else needs.
+ */
+const MEMORY_READS = 2;
+const MEMORY_READ_MS = 1_000;
+let memoryReads = 0;
+const waitingReads: (() => void)[] = [];
+
+/**
+ * The arguments as the process shows them: it can write what it likes there. Null where too long or not to be had, or where
+ * it did not come within a second.
+ */
 export async function processArguments(pid: number): Promise<readonly string[] | null> {
+  let late = false;
+  const read = async (): Promise<readonly string[] | null> => {
+    while (memoryReads >= MEMORY_READS) {
+      await new Promise<void>((resolve) => waitingReads.push(resolve));
+    }
+    memoryReads += 1;
+    try {
+      return late ? null : await readArguments(pid);
+    } finally {
+      memoryReads -= 1;
+      waitingReads.shift()?.();
+    }
+  };
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<null>((resolve) => {
+    timer = setTimeout(() => {
+      late = true;
+      resolve(null);
+    }, MEMORY_READ_MS);
+  });
+  try {
+    return await Promise.race([read(), timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function readArguments(pid: number): Promise<readonly string[] | null> {
   const handle = await open(`/proc/${pid}/cmdline`).catch(() => null);
   if (handle === null) {
     return null;

@@ -152,7 +152,7 @@ describe("HTTP through an inbound listener", () => {
   it("takes the authority of an absolute target for the host", async () => {
     const socket = await client();
     await untilClosed(socket, `GET http://other:80/x?y HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`);
-    assert.match(mesh.member("shop").seen, /^GET \/x\?y HTTP\/1\.1\r\nhost: other:80\r\n/);
+    assert.match(mesh.member("shop").seen, /^GET \/x\?y HTTP\/1\.1\r\n[\s\S]*\r\nhost: other:80\r\n/);
     assert.ok(!mesh.member("shop").seen.includes("shop\r\n"));
   });
 

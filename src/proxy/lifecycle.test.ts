@@ -260,6 +260,15 @@ describe("a sidecar's life", () => {
     await lone.close();
   });
 
+  it("asks the other side by its name where the client named the listener", async () => {
+    await call("shop");
+    await call("shop", { headers: { host: "shop.example" } });
+    assert.deepEqual(
+      mesh.member("shop").seen.match(/host: .*(?=\r\n)/gi),
+      ["host: shop", "Host: shop.example"].map((line) => line.replace("Host", "host")),
+    );
+  });
+
   it("answers 503 for a service that left the mesh", async () => {
     const { sidecar, outboundPort } = mesh.member("caller");
     assert.equal((await call("shop")).status, 200);

@@ -9,7 +9,8 @@ import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/ty
 import { silentLog } from "../../io/log.ts";
 import { watchX509 } from "../../workload/workload-api.ts";
 import type { AgentOptions, RunningAgent } from "./agent.ts";
-import { FakeServer, startTestAgent, TRUST_DOMAIN, testFolder, until } from "./fixture.ts";
+import { startTestAgent, testFolder, until } from "./fixture.ts";
+import { FakeServer, TRUST_DOMAIN } from "./server-fixture.ts";
 
 const UID = `unix:uid:${process.getuid?.()}`;
 const WEB = "spiffe://example.com/ns/shop/sa/web";
@@ -291,4 +292,41 @@ test("bundles of federated trust domains are given to those whose entries name t
   const source = watch(await start());
   await until(() => source.bundles.value.size === 2, "the foreign bundle");
   assert.deepEqual([...source.bundles.value.keys()].sort(), ["example.com", "other.org"]);
+});
+
+test("a workload whose first SVID cannot be obtained is told so, and gets it when it can be", async () => {
+  const agent = await start();
+  await until(() => agent.sync.value.problem === null, "the sync");
+  server.state.unavailable = true;
+  server.setEntries({ id: "e1", spiffeId: WEB, selectors: [UID] });
+  await until(() => agent.sync.value.problem !== null, "the failure", tick(20));
+  server.state.unavailable = false;
+  server.state.unsigned.add("e1");
+  const source = watch(agent);
+  await until(() => source.state.value.kind === "away", "that it cannot be had", tick(20));
+  assert.match(JSON.stringify(source.state.value), /no SVID could be obtained/);
+  server.state.unsigned.clear();
+  await until(() => source.svid.value?.id === WEB, "the identity", tick(50));
+});
+
+test("a data folder that cannot be had is an error with the next step", async () => {
+  const file = join(folder.dir, "a-file");
+  writeFileSync(file, "");
+  await assert.rejects(start({ dataDir: join(file, "data") }), (error: EveryhopError) => {
+    assert.deepEqual([error.code, /dataDir/.test(error.hint ?? "")], ["storage-failed", true]);
+    return true;
+  });
+});
+
+test("a socket that another agent listens on is not taken from it", async () => {
+  await start();
+  await assert.rejects(
+    start({ dataDir: join(folder.dir, "other"), joinToken: null }),
+    (error: EveryhopError) => error.code === "unauthenticated",
+  );
+  server.state.token = "token-2";
+  await assert.rejects(
+    start({ dataDir: join(folder.dir, "other"), joinToken: "token-2" }),
+    (error: EveryhopError) => error.code === "port-in-use",
+  );
 });

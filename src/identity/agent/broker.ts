@@ -132,6 +132,11 @@ class BrokerApi {
       const reference = this.#resolve(call, call.request.reference);
       const { pid } = reference;
       const lost = (error: unknown) => this.#lost(pid, error);
+      const leave = this.#enterStream(call, reference);
+      const onEnd = () => {
+        leave();
+        closeReference(reference);
+      };
       try {
         const process = await processes.watch(reference);
         log.debug("a broker asks", { pid, broker: this.#callerOf(call).id });
@@ -142,14 +147,23 @@ class BrokerApi {
           render: renderFor(pid),
           lost,
           log,
-          onEnd: () => closeReference(reference),
+          onEnd,
         });
       } catch (error) {
-        closeReference(reference);
+        onEnd();
         throw new Ended(lost(error));
       }
     } catch (error) {
       call.emit("error", endOf(error));
+    }
+  }
+
+  #enterStream(call: AnyCall, reference: ProcessReference): () => void {
+    try {
+      return this.#options.callers.enterStream(this.#callerOf(call));
+    } catch (error) {
+      closeReference(reference);
+      throw error;
     }
   }
 
@@ -174,12 +188,16 @@ class BrokerApi {
       throw new Ended(invalid("invalid requested SPIFFE ID"));
     }
     const reference = this.#resolve(call, request.reference);
+    const leave = this.#enterStream(call, reference);
     const { selectors } = await processes
       .attest(reference)
       .catch((error) => {
         throw new Ended(this.#lost(reference.pid, error));
       })
-      .finally(() => closeReference(reference));
+      .finally(() => {
+        leave();
+        closeReference(reference);
+      });
     const entries = cache
       .matching(selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);

@@ -7,7 +7,8 @@ import { SpiffeWorkloadAPI, type X509SVIDResponse } from "../../gen/spiffe/workl
 import { makeClient } from "../../io/rpc/adapter.ts";
 import { workloadClient, workloadMetadata } from "../../workload/workload-api.ts";
 import type { RunningAgent } from "./agent.ts";
-import { FakeServer, startTestAgent, testFolder, until } from "./fixture.ts";
+import { startTestAgent, testFolder, until } from "./fixture.ts";
+import { FakeServer } from "./server-fixture.ts";
 
 const UID = `unix:uid:${process.getuid?.()}`;
 const WEB = "spiffe://example.com/ns/shop/sa/web";
