@@ -101,6 +101,7 @@ export interface TestControlOptions {
   readonly clock?: Clock;
   readonly log?: Log;
   readonly meshConfig?: unknown;
+  readonly versionFile?: string;
 }
 
 /** A control plane on a free port of loopback, over `policies/` of a folder of its own. */
@@ -130,6 +131,7 @@ export async function testControl(t: Cleanup, options: TestControlOptions = {}):
     svid: new Cell(testSvid(ca, serverId(DOMAIN))),
     authorities: new Cell<readonly Uint8Array[]>([ca.der]),
     identities,
+    ...(options.versionFile === undefined ? {} : { versionFile: options.versionFile }),
     clock: options.clock ?? systemClock,
     log: options.log ?? silentLog,
     metrics,

@@ -12,6 +12,7 @@ import type { KilledIdentity } from "./identities.ts";
 import type { ControlMetrics } from "./metrics.ts";
 import { type Mesh, PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
+import { keepVersion, lastVersion } from "./version-file.ts";
 import { describeWorkload, type World } from "./world.ts";
 
 export interface LoopOptions {
@@ -23,6 +24,8 @@ export interface LoopOptions {
   readonly files: Cell<FileSet>;
   readonly services: Cell<readonly Service[]>;
   readonly kills: Cell<readonly KilledIdentity[]>;
+  /** Where the World's version is kept over a restart. */
+  readonly versionFile?: string;
   readonly log: Log;
   readonly metrics: ControlMetrics;
 }
@@ -50,7 +53,7 @@ export class Loop {
       throw configError(this.#problems);
     }
     this.#world = {
-      version: 1,
+      version: options.versionFile === undefined ? 1 : lastVersion(options.versionFile) + 1,
       trustDomain,
       meshConfig,
       meshConfigJson: json,
@@ -58,6 +61,7 @@ export class Loop {
       policies: this.#accepted.policies,
       kills: kills.value,
     };
+    this.#keepVersion();
     this.#unwatch = [
       files.watch((next) => this.#filesChanged(next)),
       services.watch((next) => {
@@ -123,6 +127,17 @@ export class Loop {
     this.#problems = [...unread, ...refused];
   }
 
+  #keepVersion(): void {
+    const { versionFile, log } = this.#options;
+    try {
+      if (versionFile !== undefined) {
+        keepVersion(versionFile, this.#world.version);
+      }
+    } catch (error) {
+      log.warn("the version could not be kept; after a restart it may begin anew", { error });
+    }
+  }
+
   #mesh(): Mesh {
     const { services, trustDomain } = this.#options;
     const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
@@ -131,6 +146,7 @@ export class Loop {
 
   #advance(change: Partial<World>): void {
     this.#world = { ...this.#world, ...change, version: this.#world.version + 1 };
+    this.#keepVersion();
     this.#options.log.info("world changed", { version: this.#world.version, what: Object.keys(change) });
     this.onWorld(this.#world);
   }

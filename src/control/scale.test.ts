@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import type { Clock } from "../core/base/clock.ts";
 import { systemClock } from "../io/clock.ts";
 import { DOMAIN, eventually, killOf, testControl, testService } from "./fixture.ts";
+import { lastVersion } from "./version-file.ts";
 
 /** Waits longer where the control plane would give up on somebody: a machine under load is not what is tested. */
 const patient: Clock = {
@@ -113,4 +117,20 @@ test("several sidecars of one service count as their worst", async (t) => {
   assert.equal(await state(), "pending");
   two.close();
   await eventually(async () => (await state()) === "synced");
+});
+
+test("versions go on where they were after a restart, and what cannot be read begins anew", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "everyhop-version-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const versionFile = join(dir, "version");
+  const first = await testControl(t, { versionFile });
+  first.services.set([testService("a"), testService("b")]);
+  assert.equal((await first.control.status()).version, 2);
+  await first.control.close();
+  const second = await testControl(t, { versionFile });
+  assert.equal((await second.control.status()).version, 3);
+  for (const broken of ["", "x", "-3", "1.5", "99999999999999"]) {
+    writeFileSync(versionFile, broken);
+    assert.equal(lastVersion(versionFile), 0, broken);
+  }
 });

@@ -43,6 +43,8 @@ export interface ControlOptions {
   /** DER authorities of our trust domain: what a sidecar's chain must end in. */
   readonly authorities: Cell<readonly Uint8Array[]>;
   readonly identities: Identities;
+  /** Where the World's version is kept over a restart. */
+  readonly versionFile?: string;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: MetricsRegistry;

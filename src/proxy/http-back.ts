@@ -1,20 +1,18 @@
 /** The side of an HTTP/1.1 connection on which answers come in: one request at a time, kept for the next where that is safe. */
 
+import type { Exchange } from "./exchange.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import { type Answer, UPSTREAM_PROTOCOL, UPSTREAM_RESET } from "./http/answers.ts";
 import { compose } from "./http/compose.ts";
 import { FAULT, MORE } from "./http/fields.ts";
 import { BodyFraming } from "./http/framing.ts";
-import type { RequestHead } from "./http/request-head.ts";
 import { ResponseHead } from "./http/response-head.ts";
 import type { Pipe, PipeHandler } from "./pipe.ts";
 
 /** Whose request it is: what the connection that the request came on has to hear and to say. */
 export interface Requester {
   readonly pipe: Pipe;
-  readonly head: Pick<RequestHead, "websocket" | "minor" | "method">;
-  status: number;
-  readonly answerStarted: boolean;
+  readonly exchange: Exchange;
   /** Sends bytes of the answer on. False: hold back. */
   deliver(bytes: Buffer): boolean;
   /** Lines to put into the answer's head. */
@@ -116,18 +114,18 @@ export class HttpBack implements PipeHandler {
   /** 1xx. False: the exchange is over for this connection. */
   #interim(bytes: Buffer, at: number, front: Requester): boolean {
     if (this.#head.status === 101) {
-      if (!front.head.websocket || !this.#head.websocket) {
+      if (!front.exchange.head.websocket || !this.#head.websocket) {
         this.#fail(UPSTREAM_PROTOCOL);
         return false;
       }
       const headEnd = at + this.#head.length;
-      front.status = 101;
+      front.exchange.status = 101;
       front.deliver(compose(this.#head, bytes, at, headEnd, null, front.answerLines(true, false)).head);
       this.#front = null;
       front.switched(this, headEnd < bytes.length ? bytes.subarray(headEnd) : null);
       return false;
     }
-    if (front.head.minor === 1) {
+    if (front.exchange.head.minor === 1) {
       this.#throttle(front.pipe.write(compose(this.#head, bytes, at, at + this.#head.length, null, null).head));
     }
     return true;
@@ -136,14 +134,14 @@ export class HttpBack implements PipeHandler {
   #answer(bytes: Buffer, at: number, front: Requester): void {
     const head = this.#head;
     let end: number;
-    if (!front.answerStarted) {
+    if (!front.exchange.answered) {
       const { status } = head;
-      if (front.head.method === "HEAD" || status === 204 || status === 304) {
+      if (front.exchange.head.method === "HEAD" || status === 204 || status === 304) {
         this.#body.none();
       } else {
         this.#body.start(head.contentLength, head.chunked, true);
       }
-      front.status = status;
+      front.exchange.status = status;
       end = this.#body.take(bytes, at + head.length);
       if (end < 0) {
         this.#fail(UPSTREAM_PROTOCOL);

@@ -254,13 +254,13 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   /** HOT. Whether the request may be made is the destination's to decide; here only what no destination would hear. */
   admit(front: HttpFront): Answer | null {
     const facts = this.#route();
-    const { head } = front;
+    const { head } = front.exchange;
     const path = splitTarget(head);
     if (path === null) {
       head.close = true;
       return BAD_REQUEST;
     }
-    front.path = path;
+    front.exchange.path = path;
     if (facts === null) {
       return NOT_READY;
     }
@@ -282,7 +282,7 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   header(name: string): readonly string[] | null {
-    return this.#front?.header(name) ?? null;
+    return this.#front?.exchange.header(name) ?? null;
   }
 
   take(_front: HttpFront): HttpBack | null {
@@ -304,14 +304,20 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   finished(front: HttpFront): void {
-    const durationMs = performance.now() - front.startedAt;
-    this.#series().record(front.status, front.flags, durationMs, front.received, front.sent);
+    const durationMs = performance.now() - front.exchange.startedAt;
+    this.#series().record(
+      front.exchange.status,
+      front.exchange.flags,
+      durationMs,
+      front.exchange.received,
+      front.exchange.sent,
+    );
     logExchange(this.#context, front, {
       durationMs,
       direction: "outbound",
       sourcePrincipal: this.#context.state.svid.value?.id ?? null,
       sourceIp: this.#sourceIp,
-      destination: this.#line(front.answer === null && front.status !== 0),
+      destination: this.#line(front.exchange.answer === null && front.exchange.status !== 0),
       verdict: this.#verdict,
       denialId: this.#denialId,
       cause: this.#cause,

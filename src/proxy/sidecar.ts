@@ -94,7 +94,7 @@ export class Sidecar {
         await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name, false));
       }
       if (capture.inbound !== undefined) {
-        await this.#listen("capture/inbound", capture.inbound, (socket) => this.#inbound.accept(socket));
+        await this.#listen("capture/inbound", capture.inbound, (socket) => this.#capturedInbound(socket));
       }
       if (capture.outbound !== undefined) {
         await this.#listen("capture/outbound", capture.outbound, (socket) => this.#captured(socket));
@@ -113,6 +113,19 @@ export class Sidecar {
   /** Where a listener is bound: `inbound`, `outbound/NAME`, `capture/inbound`, `capture/outbound`. */
   address(listener: string): Address | null {
     return this.#listeners.get(listener)?.address ?? null;
+  }
+
+  /** The service has one port in the mesh: what the kernel brings here from another one was not meant for it. */
+  #capturedInbound(socket: Socket): void {
+    const destination = originalDestination(socket);
+    const port = this.state.facts.value?.snapshot.workload.port;
+    const ours = [port, this.address("inbound")?.port, this.address("capture/inbound")?.port];
+    if (destination !== null && !ours.includes(destination.port)) {
+      countClosed(this.context, "outside-the-mesh");
+      socket.destroy();
+      return;
+    }
+    this.#inbound.accept(socket);
   }
 
   #captured(socket: Socket): void {
@@ -209,14 +222,14 @@ export class Sidecar {
     for (const upstream of facts.snapshot.upstreams) {
       const party = partyOf(upstream);
       if (http) {
-        this.telemetry.http("destination", party, own, "mutual_tls").at(403, "DENY");
+        this.telemetry.http("destination", party, own, "mutual_tls").expect(403, "DENY");
       } else {
         this.telemetry.tcpDenied(party, own);
         this.telemetry.tcp("destination", party, own, "mutual_tls");
       }
       this.telemetry.refusals(own, party);
       if (isHttp(upstream)) {
-        this.telemetry.http("source", own, party, "unknown").at(403, "-");
+        this.telemetry.http("source", own, party, "unknown").expect(403, "-");
       }
     }
   }

@@ -140,6 +140,7 @@ function openControl(
     svid: identity.svid,
     authorities: identity.authorities,
     identities: registry,
+    versionFile: join(config.dataDir, "world-version"),
     clock,
     log: log.with({ part: "control" }),
     metrics,

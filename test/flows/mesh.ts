@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import type { MeshDocument } from "../../src/run/up/document.ts";
+import { without } from "../peers.ts";
 
 export const ROOT = join(import.meta.dirname, "..", "..");
 export const EXAMPLE = join(ROOT, "examples", "payments");
@@ -166,21 +167,7 @@ export async function until(
   }
 }
 
-/** Why tests that need root and the tools of \`--isolate\` cannot run here, or null. */
+/** Why tests that need root and the tools of `--isolate` cannot run here, or null. */
 export function whyNotIsolated(): string | null {
-  if (process.getuid?.() !== 0) {
-    return "needs root";
-  }
-  const folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-  const has = (tool: string): boolean => folders.some((path) => readdirOrEmpty(path).includes(tool));
-  const missing = ["ip", "nft", "setpriv", "nsenter"].filter((tool) => !has(tool));
-  return missing.length === 0 ? null : `needs ${missing.join(", ")}`;
-}
-
-function readdirOrEmpty(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
+  return without("netns") || null;
 }

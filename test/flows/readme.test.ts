@@ -9,7 +9,7 @@ import { peer, skipWithout, without } from "../peers.ts";
 import { readmeBlocks, readmeCommand } from "../readme.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
-const INSTALL_AND_START_MS = 170_000;
+const INSTALL_AND_START_MS = 220_000;
 const NOBODY = 65_534;
 
 let clone = "";

@@ -75,30 +75,37 @@ export function guard<M extends GenServiceMethods>(
 
 function guardMethod(path: string, method: DescMethod, handler: AnyHandler | undefined, options: GuardOptions) {
   const run = async (call: AnyCall, first: unknown): Promise<unknown> => {
-    const context = await admit(path, call, options);
-    if (handler === undefined) {
-      throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
+    const caller = options.callerOf(call);
+    const done = logChange(path, caller, options.log);
+    try {
+      const context = await admit(path, caller, options);
+      if (handler === undefined) {
+        throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
+      }
+      const answer = await handler(first, context);
+      done(status.OK);
+      return answer;
+    } catch (error) {
+      done(rpcStatus(error).code);
+      throw error;
     }
-    return handler(first, context);
   };
-  const fail = (error: unknown) => {
+  const failed = (error: unknown, seconds: number | null) => {
     report(path, error, options.log);
-    return rpcStatus(error);
+    const failure = rpcStatus(error);
+    options.called(path, failure.code, seconds);
+    return failure;
   };
   if (method.methodKind === "unary") {
     return (call: AnyCall, reply: sendUnaryData<unknown>) => {
       const start = options.now();
-      const ended = (code: number) => options.called(path, code, (options.now() - start) / 1_000);
+      const seconds = () => (options.now() - start) / 1_000;
       run(call, call.request).then(
         (answer) => {
-          ended(status.OK);
+          options.called(path, status.OK, seconds());
           reply(null, answer);
         },
-        (error: unknown) => {
-          const failed = fail(error);
-          ended(failed.code);
-          reply(failed);
-        },
+        (error: unknown) => reply(failed(error, seconds())),
       );
     };
   }
@@ -106,17 +113,23 @@ function guardMethod(path: string, method: DescMethod, handler: AnyHandler | und
     call.on("error", () => {});
     run(call, call).then(
       () => options.called(path, status.OK, null),
-      (error: unknown) => {
-        const failed = fail(error);
-        options.called(path, failed.code, null);
-        call.emit("error", failed);
-      },
+      (error: unknown) => call.emit("error", failed(error, null)),
     );
   };
 }
 
-async function admit(path: string, call: AnyCall, options: GuardOptions): Promise<CallContext> {
-  const caller = options.callerOf(call);
+const READS = /\/(Get|List|Count|Status|Why|Audit|Explain|Check|Watch)/;
+
+/** Who changed what: every change that an administrator asks for stands in the log, done or refused. */
+function logChange(path: string, caller: Caller, log: Log): (code: number) => void {
+  if (METHODS.get(path)?.callers.includes("local") !== true || READS.test(path)) {
+    return () => {};
+  }
+  const who = caller.kind === "local" ? { caller: "local", ...caller.process } : { caller: caller.svid?.id ?? null };
+  return (code) => log.info("an administrator's call", { method: path, ...who, code: status[code] });
+}
+
+async function admit(path: string, caller: Caller, options: GuardOptions): Promise<CallContext> {
   const node = await options.callers.authorize(path, caller);
   const limit = METHODS.get(path)?.limit;
   const take = async (count: number): Promise<void> => {

@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
@@ -14,6 +15,7 @@ import { Bundle as BundleApi } from "../../gen/spire/api/server/bundle/v1/bundle
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
 import type { Log } from "../../io/log.ts";
+import { peerCredentials } from "../../io/peer.ts";
 import { listenTls, listenUnix, type RpcListener, type Service } from "../../io/rpc/listen.ts";
 import type { Store } from "../../io/store/store.ts";
 import { peerChain } from "../../io/tls.ts";
@@ -72,9 +74,20 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
 
 /** Between the end of the streams of who was thrown out, and that of its connections. */
 const GOODBYE_MS = 1_000;
+/** An agent has a watch, a sync and a few calls open at once. */
+const STREAM_LIMITS = { "grpc.max_concurrent_streams": 100 };
 const EMPTY = new Uint8Array();
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
+
+/** For the log alone: the rights of the socket's file have let it in. */
+function processOf(socket: Socket): { pid: number; uid: number } | null {
+  try {
+    return peerCredentials(socket);
+  } catch {
+    return null;
+  }
+}
 
 /** Everything that says who you are, before it listens. */
 export class IdentityServer {
@@ -109,7 +122,7 @@ export class IdentityServer {
       jwt: limiter("jwt"),
       status: limiter("status"),
     };
-    const watch = new NodeWatch({ store, registry, bundle: bundles.own, clock });
+    const watch = new NodeWatch({ store, registry, bundles, clock });
     this.#services = [
       (by) => guard(Agent, agentService(registry, this.nodes, log), by),
       (by) => guard(Entry, entryService(registry), by),
@@ -196,6 +209,7 @@ export class IdentityServer {
     const listener: RpcListener<Caller> = await listenTls<Caller>(address, this.svid, {
       services: this.#services.map((service) => service(guarded)),
       identify: (socket) => this.#identify(socket),
+      grpc: STREAM_LIMITS,
       onRefused: (error, remote) =>
         log.debug("a connection was refused", { remote, error: error instanceof Error ? error.message : error }),
     });
@@ -204,20 +218,22 @@ export class IdentityServer {
 
   async #listenAdmin({ adminSocket, admin, seen }: ListenOptions): Promise<RpcListener<Caller>> {
     const { store, registry } = this.#options;
-    const guarded = this.#guarded(() => ({ kind: "local" }));
+    const guarded = this.#guarded((call) => listener.peerOf(call));
     const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
       { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
       ...(await seen()),
     ];
     const own = adminService({ store, registry, seen: ownSvid });
-    return listenUnix<Caller>(adminSocket, 0o600, {
+    const listener: RpcListener<Caller> = await listenUnix<Caller>(adminSocket, 0o600, {
       services: [
         ...this.#services.map((service) => service(guarded)),
         guard(Admin, { ...admin, ...own }, guarded),
         guard(Health, healthService(), guarded),
       ],
-      identify: () => ({ kind: "local" }),
+      identify: (socket) => ({ kind: "local", process: processOf(socket) }),
+      grpc: STREAM_LIMITS,
     });
+    return listener;
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {

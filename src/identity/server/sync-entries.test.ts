@@ -66,7 +66,7 @@ test("of many entries the revisions come first, in pages, then those that are as
   const handlers = entryService(server.registry, 2);
   const node = server.registry.node(agent.id);
   const done = handlers.syncAuthorizedEntries?.(call as never, {
-    caller: { kind: "local" },
+    caller: { kind: "local", process: null },
     node,
     take: async () => {},
   });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { realpathSync } from "node:fs";
+import { readlinkSync, realpathSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -64,6 +64,8 @@ test("a process that becomes another program while it is attested gets nothing",
 test("a process whose parent changes while it is attested gets nothing", async () => {
   const { child, reference } = await run("sh", ["-c", `${sleep} 60 & echo $!; read line`]);
   const pid = Number(await new Promise((resolve) => child.stdout?.once("data", (data) => resolve(String(data)))));
+  // Between fork and exec it is still the shell.
+  await until(() => readlinkSync(`/proc/${pid}/exe`) === sleep);
   const attestor = meanwhile(async () => {
     child.kill("SIGKILL");
     await exited(child);
