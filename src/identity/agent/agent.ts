@@ -93,14 +93,17 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     save: (next) => saveOwnIdentity(keys, next),
     refreshAuthorities: trust.refresh,
   });
-  const ended = sync.run().catch(async (thrown) => {
-    const error = toEveryhopError(thrown);
-    log.error("the agent ends", { error });
-    if (error.code === "unauthenticated" || error.code === "permission-denied") {
-      await forgetOwnIdentity(keys);
-    }
-    throw error;
-  });
+  const ended = sync
+    .run()
+    .catch(async (thrown) => {
+      const error = toEveryhopError(thrown);
+      log.error("the agent ends", { error });
+      if (error.code === "unauthenticated" || error.code === "permission-denied") {
+        await forgetOwnIdentity(keys);
+      }
+      throw error;
+    })
+    .finally(trust.settled);
   ended.catch(() => {});
   try {
     await Promise.race([firstSync(sync.state), ended]);
@@ -192,15 +195,21 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
 async function trustAnchors({ trustBundle, clock, log }: AgentOptions, keys: KeyStore) {
   let trusted = await loadAuthorities(keys, trustBundle);
   const authorities = new Cell(trusted.authorities);
+  let saved: Promise<void> = Promise.resolve();
   return {
     authorities,
     learn(next: readonly Uint8Array[]) {
       if (next.length > 0 && next !== authorities.value) {
         trusted = { authorities: next, savedAtMs: clock.now() };
         authorities.set(next);
-        saveAuthorities(keys, trusted).catch((error) => log.error("cannot save the trust bundle", { error }));
+        const save = trusted;
+        saved = saved
+          .then(() => saveAuthorities(keys, save))
+          .catch((error) => log.error("cannot save the trust bundle", { error }));
       }
     },
+    /** What was learned is on disk. */
+    settled: () => saved,
     async refresh() {
       try {
         const now = await loadAuthorities(keys, trustBundle);

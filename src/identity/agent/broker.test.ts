@@ -111,11 +111,13 @@ const asBroker = () => client(server.sign(sidecarId(TRUST_DOMAIN), HOUR_MS));
 async function failure(ask: {
   on(event: "error", listener: (error: ServiceError) => void): unknown;
   resume(): unknown;
+  cancel(): void;
 }): Promise<{ code: number; details: string; reason: string | undefined }> {
   const error = await new Promise<ServiceError>((resolve) => {
     ask.on("error", resolve);
     ask.resume();
   });
+  ask.cancel();
   const bytes = error.metadata?.get("grpc-status-details-bin")[0];
   const any = Buffer.isBuffer(bytes) ? fromBinary(StatusSchema, bytes).details[0] : undefined;
   const info = any === undefined ? undefined : anyUnpack(any, ErrorInfoSchema);
@@ -268,6 +270,8 @@ test("bundles and JWT-SVIDs of the named process come too", async () => {
     svids.map(({ spiffeId }) => spiffeId),
     [PAYMENTS],
   );
+  x509.cancel();
+  jwt.cancel();
 });
 
 test("a sidecar asks nobody but an agent of its own trust domain", async () => {
@@ -293,6 +297,7 @@ test("streams that ended hold no process and no descriptor", async () => {
     return stream;
   };
   await subscribe();
+  await until(() => agent.connections().broker === 1 && agent.watchedProcesses() === 1, "those before are gone");
   const before = pidfds();
   const streams = await Promise.all(Array.from({ length: 20 }, subscribe));
   // While a process is attested one more may be open for a moment.

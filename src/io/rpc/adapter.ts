@@ -92,7 +92,9 @@ export function makeClient<M extends GenServiceMethods>(
   const { share, ...channelOptions } = options;
   const GenericClient = makeGenericClientConstructor({}, service.typeName);
   const client: Client = share?.channel ?? new GenericClient(target, credentials, channelOptions);
-  const calls: Record<string, unknown> = { channel: client, close: () => client.close() };
+  // RACE: a channel closed in the turn that began its first call would connect all the same, and nobody could end that.
+  const close = () => void setImmediate(() => client.close());
+  const calls: Record<string, unknown> = { channel: client, close };
   for (const method of service.methods) {
     calls[method.localName] = makeCall(client, method, methodDefinition(service, method));
   }
