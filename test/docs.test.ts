@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
-import { existsSync, globSync, readFileSync } from "node:fs";
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { test } from "node:test";
+import { loadAgentConfig } from "../src/run/agent-config.ts";
+import { loadProxyConfig } from "../src/run/proxy-config.ts";
+import { readServerConfig } from "../src/run/server-config.ts";
+import { parseMeshFile } from "../src/run/up/mesh-file.ts";
 import { readmeBlocks, readmeCommand, shellBlocks } from "./readme.ts";
 
 const ROOT = join(import.meta.dirname, "..");
@@ -60,4 +65,27 @@ test("links between documents lead somewhere", () => {
     }
   }
   assert.deepEqual(dead, []);
+});
+
+test("configurations in the documents are valid", (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "everyhop-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const readers: Readonly<Record<string, (file: string) => unknown>> = {
+    mesh: (file) => parseMeshFile(readFileSync(file, "utf8"), file, join(ROOT, "examples/payments")),
+    server: readServerConfig,
+    agent: loadAgentConfig,
+    proxy: loadProxyConfig,
+  };
+  const seen: string[] = [];
+  for (const document of documents) {
+    for (const [, kind = "", text = ""] of read(document).matchAll(
+      /^<!-- config: (\w+) -->\n```yaml\n([\s\S]*?)^```$/gm,
+    )) {
+      const file = join(folder, `${kind}.yaml`);
+      writeFileSync(file, text);
+      assert.doesNotThrow(() => readers[kind]?.(file), `${document}: ${kind}`);
+      seen.push(kind);
+    }
+  }
+  assert.deepEqual(seen.sort(), Object.keys(readers).sort());
 });

@@ -10,7 +10,7 @@
  * tools/peers installs what a machine can have and writes .peers/env (NAME=path); a variable of the environment wins.
  */
 import { execFileSync } from "node:child_process";
-import { accessSync, constants, globSync, readFileSync } from "node:fs";
+import { accessSync, constants, globSync, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 
@@ -41,6 +41,7 @@ const PEERS = {
   nft: { commands: ["nft"] },
   ip: { commands: ["ip"] },
   setpriv: { commands: ["setpriv"] },
+  nsenter: { commands: ["nsenter"] },
   go: { commands: ["go"], glob: "/usr/local/go/bin/go" },
   /** The client of tools/peers.go/, built on go-spiffe. */
   "go-spiffe": { variable: "GO_SPIFFE_CLIENT" },
@@ -49,6 +50,8 @@ const PEERS = {
   /** The folder of third-party vectors beside the project. */
   conformance: { probe: findConformance },
   root: { probe: () => (process.getuid?.() === 0 ? "/" : null) },
+  /** This checkout lies where every user of the machine may read it. */
+  "open-checkout": { probe: probeOpenCheckout },
   /** Root that may make network namespaces and load nftables rules in them. */
   netns: { probe: probeNamespaces },
 } as const satisfies Record<string, Peer>;
@@ -126,8 +129,18 @@ function findConformance(): string | null {
   return null;
 }
 
+function probeOpenCheckout(): string | null {
+  for (let folder = ROOT; folder !== dirname(folder); folder = dirname(folder)) {
+    if ((statSync(folder).mode & 0o005) !== 0o005) {
+      return null;
+    }
+  }
+  return ROOT;
+}
+
 function probeNamespaces(): string | null {
-  if (process.getuid?.() !== 0 || peer("nft") === null || peer("ip") === null || peer("setpriv") === null) {
+  const tools = ["nft", "ip", "setpriv", "nsenter"] as const;
+  if (process.getuid?.() !== 0 || tools.some((tool) => peer(tool) === null)) {
     return null;
   }
   try {

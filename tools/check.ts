@@ -24,12 +24,13 @@ const PARTS: readonly { readonly name: string; readonly script: string; readonly
   { name: "types", script: "node_modules/typescript/bin/tsc", args: ["-p", "."] },
   {
     name: "lint and format",
-    script: "node_modules/@biomejs/biome/bin/biome",
+    script: "tools/biome.ts",
     args: ["ci", "--error-on-warnings", "--colors=off"],
   },
   { name: "layers", script: "tools/layers.ts", args: [] },
   { name: "sizes", script: "tools/sizes.ts", args: [] },
   { name: "repository", script: "tools/repository.ts", args: [] },
+  { name: "documents", script: "tools/docs.ts", args: ["--check"] },
 ];
 
 /** The tests that stand beside the sources. */

@@ -17,31 +17,32 @@ ${commands.map((command) => describe(command, ["everyhop"])).join("\n")}`;
 
 function describe(command: Command, parents: readonly string[]): string {
   const path = [...parents, command.name()];
-  if (command.commands.length > 0) {
-    return command.commands.map((child) => describe(child, path)).join("\n");
-  }
-  const usage = `${path.join(" ")} ${command.usage()}`.trim();
+  const children = command.commands.map((child) => describe(child, path));
+  const runsItself = command.commands.length === 0 || command.options.length > 0;
+  return [...(runsItself ? [section(command, path)] : []), ...children].join("\n");
+}
+
+function section(command: Command, path: readonly string[]): string {
+  const words = command.usage().replace(" [command]", "");
   const rows = [
     ...command.registeredArguments.map((argument) => [
       `\`${argument.required ? `<${argument.name()}>` : `[${argument.name()}]`}\``,
-      sentence(argument.description, argument.defaultValueDescription ?? argument.defaultValue),
+      withDefault(argument.description, argument.defaultValueDescription ?? argument.defaultValue),
     ]),
     ...command.options.filter((option) => !option.hidden).map(describeOption),
   ];
   const table = rows.length === 0 ? "" : `\n${markdownTable(["", ""], rows)}\n`;
-  return `## \`${path.slice(1).join(" ")}\`\n${command.description()}\n\n\`\`\`\n${usage}\n\`\`\`\n${table}`;
+  return `## \`${path.slice(1).join(" ")}\`\n${command.description()}\n\n\`\`\`\n${path.join(" ")} ${words}\n\`\`\`\n${table}`;
 }
 
 function describeOption(option: Option): string[] {
-  const choices = option.argChoices === undefined ? "" : ` One of ${option.argChoices.join(", ")}.`;
-  const needed = option.mandatory ? " Required." : "";
-  return [
-    `\`${option.flags}\``,
-    `${sentence(option.description, option.defaultValueDescription ?? option.defaultValue)}${choices}${needed}`,
-  ];
+  const text = withDefault(option.description, option.defaultValueDescription ?? option.defaultValue);
+  const choices = option.argChoices === undefined ? "" : `; one of ${option.argChoices.join(", ")}`;
+  return [`\`${option.flags}\``, `${text}${choices}${option.mandatory ? "; required" : ""}`];
 }
 
-function sentence(description: string, initial: unknown): string {
-  const shown = initial === undefined || initial === false || (Array.isArray(initial) && initial.length === 0);
-  return shown ? description : `${description} (default: \`${initial}\`)`;
+/** The default as text, where the description does not say it already. */
+function withDefault(description: string, initial: unknown): string {
+  const said = description.includes("(default") || (typeof initial !== "string" && typeof initial !== "number");
+  return said ? description : `${description} (default: \`${initial}\`)`;
 }

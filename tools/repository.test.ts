@@ -13,4 +13,8 @@ test("the lockfile pins by hash and names no host", () => {
   assert.deepEqual(checkLockfile(lock({ version: "1.0.0", integrity: "sha512-x" })), []);
   assert.equal(checkLockfile(lock({ version: "1.0.0", integrity: "sha512-x", resolved: "https://h/x.tgz" })).length, 1);
   assert.equal(checkLockfile(lock({ version: "1.0.0" })).length, 1);
+  const needy = { version: "1.0.0", integrity: "sha512-x", optionalDependencies: { y: "1.0.0" } };
+  assert.match(checkLockfile(lock(needy))[0] as string, /`y`, which `node_modules\/x` asks for, is missing/);
+  const packages = { "": {}, "node_modules/x": needy, "node_modules/y": { integrity: "sha512-y" } };
+  assert.deepEqual(checkLockfile(JSON.stringify({ packages })), []);
 });

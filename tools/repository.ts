@@ -28,16 +28,27 @@ export function checkWords(file: string, text: string): string[] {
   return found;
 }
 
-interface Lockfile {
-  readonly packages?: Readonly<
-    Record<string, { readonly resolved?: string; readonly integrity?: string; readonly link?: boolean }>
-  >;
+interface LockedPackage {
+  readonly resolved?: string;
+  readonly integrity?: string;
+  readonly link?: boolean;
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
 }
 
-/** Every package pinned by its hash, none by a host. `.npmrc` sets omit-lockfile-registry-resolved to keep it so. */
+/**
+ * Every package pinned by its hash, none by a host (`.npmrc` sets omit-lockfile-registry-resolved to keep it so), and none
+ * missing: `npm ci` refuses a lockfile without some other platform's optional package, which a registry may not have.
+ */
 export function checkLockfile(text: string): string[] {
   const found: string[] = [];
-  for (const [name, entry] of Object.entries((JSON.parse(text) as Lockfile).packages ?? {})) {
+  const packages = (JSON.parse(text) as { packages?: Record<string, LockedPackage> }).packages ?? {};
+  for (const [name, entry] of Object.entries(packages)) {
+    for (const needed of Object.keys({ ...entry.dependencies, ...entry.optionalDependencies })) {
+      if (!isLocked(packages, name, needed)) {
+        found.push(`package-lock.json: \`${needed}\`, which \`${name}\` asks for, is missing: \`npm ci\` will refuse`);
+      }
+    }
     if (entry.resolved !== undefined) {
       found.push(
         `package-lock.json: \`${name}\` names \`${entry.resolved}\`: run \`npm install\` with this folder's .npmrc`,
@@ -48,6 +59,18 @@ export function checkLockfile(text: string): string[] {
     }
   }
   return found;
+}
+
+/** Whether `needed` is found from `name`'s folder upwards, as Node resolves it. */
+function isLocked(packages: Readonly<Record<string, LockedPackage>>, name: string, needed: string): boolean {
+  for (let folder = name; ; folder = folder.slice(0, Math.max(0, folder.lastIndexOf("/node_modules/")))) {
+    if (Object.hasOwn(packages, `${folder === "" ? "" : `${folder}/`}node_modules/${needed}`)) {
+      return true;
+    }
+    if (folder === "") {
+      return false;
+    }
+  }
 }
 
 const LARGEST = 2_000_000;

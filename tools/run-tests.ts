@@ -101,7 +101,7 @@ class Report {
 }
 
 /** Longest that one test may take, in milliseconds: a hang becomes a failure with a name. */
-const TEST_TIMEOUT_MS = 180_000;
+const TEST_TIMEOUT_MS = 300_000;
 
 export async function runTests(
   phases: readonly Phase[],

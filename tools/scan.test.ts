@@ -88,6 +88,11 @@ const o = {
 };
 function generic<T extends object>(t: T): asserts t is T {
 }
+describe("all", { skip: false }, () => {
+  it("is seen", () => {
+    x();
+  });
+});
 `;
   assert.deepEqual(
     functionsOf(text)
@@ -101,6 +106,7 @@ function generic<T extends object>(t: T): asserts t is T {
       ["f", 15, 3],
       ["", 18, 3],
       ["generic", 27, 2],
+      ["", 30, 3],
     ],
   );
 });

@@ -211,6 +211,10 @@ function functionName(masked: string, brace: number, openedAt: ReadonlyMap<numbe
   }
   const opened = openedAt.get(parameters) ?? 0;
   const before = masked.slice(Math.max(0, opened - 200), opened).replace(/<[^()<>]*>\s*$/, "");
+  if (arrow && /\bdescribe(?:\.\w+)?\([^()]*$/.test(before)) {
+    // A heading over tests, not a function that someone reads as one.
+    return null;
+  }
   if (arrow) {
     return /([\w$#]+)\s*[=:]\s*(?:async\s*)?$/.exec(before)?.[1] ?? "";
   }

@@ -17,7 +17,10 @@ export async function askAdmin<T>(
   ask: (admin: RpcClient<typeof Admin>) => Promise<Struct>,
 ): Promise<T> {
   const target = adminTarget(options);
-  const client = makeClient(Admin, target, credentials.createInsecure());
+  const client = makeClient(Admin, target, credentials.createInsecure(), {
+    // A mesh of thousands of policies has a long status.
+    "grpc.max_receive_message_length": -1,
+  });
   try {
     return toJson(StructSchema, await ask(client)) as JsonValue as T;
   } catch (error) {

@@ -34,6 +34,8 @@ export async function makeProgram(loads: readonly Load[]): Promise<Command> {
     .description("a zero-trust mesh: SPIFFE identities, mutual TLS, per-request authorisation")
     .version("0.1.0")
     .exitOverride()
+    // An option belongs to the word it follows: `agent list --json` is not `agent --json`; `exec` passes its rest on.
+    .enablePositionalOptions()
     .showSuggestionAfterError()
     .showHelpAfterError("(--help says more)")
     .addHelpText(

@@ -1,8 +1,7 @@
-import { lstatSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { EveryhopError } from "../core/base/errors.ts";
-import { endSupervisor, realpathOrNull, STATE_LINK } from "../run/up/claim.ts";
+import { endSupervisor, realpathOrNull, removeLink, STATE_LINK } from "../run/up/claim.ts";
 import { recover } from "../run/up/recover.ts";
 import { lockState, readRecord } from "../run/up/state.ts";
 import { note, printJson } from "./ui.ts";
@@ -46,9 +45,7 @@ async function endMesh(dir: string): Promise<boolean> {
     });
   }
   await recover(stateDir);
-  if (lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() === true) {
-    rmSync(place, { force: true });
-  }
+  removeLink(place);
   lock.release();
   return true;
 }

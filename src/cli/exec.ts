@@ -12,14 +12,10 @@ export function define(program: Command): void {
     .argument("<service>", "a service of the mesh")
     .argument("<command...>", "the command, after `--`")
     .option("--dir <dir>", "folder of the mesh (default: the current folder)")
-    .passThroughOptions()
-    .allowUnknownOption()
     .addHelpText("after", "\nExample:\n  everyhop exec printer --dir examples/payments -- env")
     .action(async (service: string, command: string[], flags: { readonly dir?: string }) => {
       process.exitCode = await exec(service, command, flags.dir ?? ".");
     });
-  // Options before the service's name are ours, those after it the command's (and ours, up to `--`).
-  program.enablePositionalOptions();
 }
 
 async function exec(service: string, command: readonly string[], dir: string): Promise<number> {

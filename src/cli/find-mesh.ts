@@ -55,6 +55,17 @@ export function addMeshOptions(command: Command): Command {
  * Errors: `unavailable` where no mesh runs there, `storage-failed` where the file is not readable as such.
  */
 export function findMesh(options: MeshOptions): MeshDocument {
+  const mesh = meshIfAny(options);
+  if (mesh !== null) {
+    return mesh;
+  }
+  throw new EveryhopError("unavailable", `no mesh runs in \`${resolve(options.dir ?? ".")}\``, {
+    hint: "start one with `everyhop up`, name its folder with `--dir DIR`, or its server with `--admin-socket PATH`",
+  });
+}
+
+/** As `findMesh`, but null where no mesh runs there. */
+export function meshIfAny(options: MeshOptions): MeshDocument | null {
   const dir = resolve(options.dir ?? ".");
   for (const file of [join(dir, STATE_DIR, MESH_FILE), join(dir, MESH_FILE)]) {
     const text = readIfThere(file);
@@ -62,9 +73,7 @@ export function findMesh(options: MeshOptions): MeshDocument {
       return parseMesh(file, text);
     }
   }
-  throw new EveryhopError("unavailable", `no mesh runs in \`${dir}\``, {
-    hint: "start one with `everyhop up`, name its folder with `--dir DIR`, or its server with `--admin-socket PATH`",
-  });
+  return null;
 }
 
 /** The gRPC target of the admin socket. */

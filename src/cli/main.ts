@@ -7,6 +7,14 @@ import { reportFailure } from "./ui.ts";
 
 enableCompileCache();
 
+// `everyhop entry show | head`: who reads has enough, and that is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") {
+    throw error;
+  }
+  process.exit();
+});
+
 async function main(argv: readonly string[]): Promise<void> {
   const word = argv.find((argument) => !argument.startsWith("-"));
   const wanted = word === undefined || word === "help" ? null : COMMANDS[word];

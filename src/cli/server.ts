@@ -1,7 +1,7 @@
 import type { Command } from "commander";
-import { EveryhopError } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
 import { startServer } from "../run/server.ts";
+import { checkServer } from "../run/server-check.ts";
 import { readServerConfig } from "../run/server-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
 import { formatIssueForPeople, note, print, printJson } from "./ui.ts";
@@ -56,23 +56,16 @@ async function run(options: Options): Promise<void> {
 }
 
 function check({ config, json }: Options): void {
-  try {
-    readServerConfig(config);
-  } catch (error) {
-    if (!(error instanceof EveryhopError) || error.issues.length === 0) {
-      throw error;
-    }
-    process.exitCode = error.exitCode;
-    if (json === true) {
-      printJson({ ok: false, issues: error.issues });
-    } else {
-      note(error.issues.map(formatIssueForPeople).join("\n"));
-    }
-    return;
-  }
+  const { ok, issues } = checkServer(config, process.cwd());
   if (json === true) {
-    printJson({ ok: true, issues: [] });
+    printJson({ ok, issues });
   } else {
-    print(`${config}: ok`);
+    for (const issue of issues) {
+      note(formatIssueForPeople(issue));
+    }
+    print(`${config}: ${ok ? "ok" : "not valid"}`);
+  }
+  if (!ok) {
+    process.exitCode = 2;
   }
 }

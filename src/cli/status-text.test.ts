@@ -168,8 +168,9 @@ Last denials
 });
 
 test("why for people", () => {
+  const why = { ...denial, ruleText: "from principals cluster.local/ns/production/sa/api-gateway", version: 18 };
   assert.equal(
-    whyText(denial),
+    whyText({ ...why, allowed: ["from principals a; to methods POST (production/payment-service-access, rule 0)"] }),
     `denial    d-7f3a
 time      2030-01-01T11:59:57.500Z
 who       spiffe://example.com/ns/back/sa/printer
@@ -178,13 +179,19 @@ what      PUT /api/v1/payments\\x1b[2J\\u{202e}
 to        payment-service, port 8080, host payment-service
 reason    policies allow some requests to this service, and none of their rules allows this one (no-allow-matched)
 rule      production/payment-service-access, rule 0
+says      from principals cluster.local/ns/production/sa/api-gateway
 snapshot  version 17
 
 Nearest: production/payment-service-access, rule 0 would be allowed if \`methods\` included \`PUT\`
-  {"op":"add","path":"/spec/rules/0/to/0/operation/methods/-","value":"PUT"}`,
+  {"op":"add","path":"/spec/rules/0/to/0/operation/methods/-","value":"PUT"}
+
+Allowed at payment-service (version 18):
+  from principals a; to methods POST (production/payment-service-access, rule 0)`,
   );
-  assert.match(whyText(tcp), /^who {7}nobody: no identity was proven$/m);
-  assert.match(whyText(tcp), /^what {6}TCP connection$/m);
+  const text = whyText({ ...tcp, ruleText: null, allowed: [], version: 18 });
+  assert.match(text, /^who {7}nobody: no identity was proven$/m);
+  assert.match(text, /^what {6}TCP connection$/m);
+  assert.match(text, /^At postgres-proxy no policy limits what is allowed \(version 18\)\.$/m);
 });
 
 test("kill and restore for people", () => {

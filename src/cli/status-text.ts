@@ -1,5 +1,5 @@
 /** `everyhop status` and `why` as people read them. */
-import type { DenialDocument, IdentityStatus, KillDocument, StatusDocument } from "../core/api/admin.ts";
+import type { DenialDocument, IdentityStatus, KillDocument, StatusDocument, WhyDocument } from "../core/api/admin.ts";
 import { formatDuration } from "../core/base/duration.ts";
 import { printable } from "./printable.ts";
 import { formatIssueForPeople, table } from "./ui.ts";
@@ -80,7 +80,7 @@ function rough(ms: number): string {
 }
 
 /** Who was denied what, by which rule, and what would have been allowed. */
-export function whyText(denial: DenialDocument): string {
+export function whyText(denial: WhyDocument): string {
   const { id, time, source, sourceIp, destination, port, host, reason, policy, rule, snapshotVersion } = denial;
   const lines: [string, string][] = [
     ["denial", id],
@@ -91,10 +91,11 @@ export function whyText(denial: DenialDocument): string {
     ["to", `${destination}, port ${port}${host === null ? "" : `, host ${host}`}`],
     ["reason", REASONS[reason] === undefined ? reason : `${REASONS[reason]} (${reason})`],
     ["rule", ruleText(policy, rule)],
+    ...(denial.ruleText === null ? [] : [["says", denial.ruleText] as [string, string]]),
     ["snapshot", `version ${snapshotVersion}`],
   ];
   const text = lines.map(([name, value]) => `${name.padEnd(9)} ${printable(value)}`).join("\n");
-  return `${text}\n\n${nearestMissText(denial)}`;
+  return [text, nearestMissText(denial), allowedText(denial)].join("\n\n");
 }
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -116,11 +117,17 @@ function ruleText(policy: string | null, rule: number | null): string {
 
 function nearestMissText({ nearestMiss }: DenialDocument): string {
   if (nearestMiss === null) {
-    return "No change of one rule would have allowed it.";
+    return "Nearest: no change of one rule would have allowed it.";
   }
   const { policy, rule, would, patch } = nearestMiss;
   const operations = patch.map((operation) => `  ${printable(JSON.stringify(operation))}`).join("\n");
   return `Nearest: ${printable(policy)}, rule ${rule} would ${printable(would)}\n${operations}`;
+}
+
+function allowedText({ allowed, destination, version }: WhyDocument): string {
+  return allowed.length === 0
+    ? `At ${destination} no policy limits what is allowed (version ${version}).`
+    : `Allowed at ${destination} (version ${version}):\n${allowed.map((rule) => `  ${printable(rule)}`).join("\n")}`;
 }
 
 /** `undone`: of a restore. */

@@ -12,11 +12,13 @@ import { watchX509 } from "../workload/workload-api.ts";
 import type { SourceState, X509Source } from "../workload/x509-source.ts";
 import { seconds } from "./arguments.ts";
 import { commandGroup } from "./command-group.ts";
+import { findMesh, meshIfAny } from "./find-mesh.ts";
 import { writeSvidFiles } from "./svid-files.ts";
 import { note, print, printJson, reportFailure } from "./ui.ts";
 
 interface Options {
   readonly socket?: string;
+  readonly dir?: string;
   readonly json?: boolean;
 }
 
@@ -25,12 +27,15 @@ interface FetchOptions extends Options {
   readonly timeout: number;
 }
 
+const SOCKET_TEXT = "the Workload API, `unix:///PATH` (default: SPIFFE_ENDPOINT_SOCKET, then the mesh of --dir)";
+
 export function define(program: Command): void {
   const svid = commandGroup(program, "svid", "SVIDs: the identity documents of workloads");
   svid
     .command("fetch")
     .description("get this process's own identities from the local agent")
-    .option("--socket <address>", "the Workload API, `unix:///PATH` (default: SPIFFE_ENDPOINT_SOCKET)")
+    .option("--socket <address>", SOCKET_TEXT)
+    .option("--dir <dir>", "folder of a running mesh, whose agent is asked (default: the current folder)")
     .option("--out-dir <dir>", "write svid.N.pem, svid.N.key and bundle.N.pem there")
     .option("--timeout <duration>", "how long to wait for the agent, `5s` or seconds", seconds, 10)
     .option("--json", "as JSON")
@@ -48,14 +53,21 @@ Examples:
   svid
     .command("watch")
     .description("follow this process's own identities, a line at each update")
-    .option("--socket <address>", "the Workload API, `unix:///PATH` (default: SPIFFE_ENDPOINT_SOCKET)")
+    .option("--socket <address>", SOCKET_TEXT)
+    .option("--dir <dir>", "folder of a running mesh, whose agent is asked (default: the current folder)")
     .option("--json", "as JSON lines")
     .addHelpText("after", "\nExample:\n  everyhop svid watch --json")
     .action(watch);
 }
 
-function open({ socket }: Options, log: Log): X509Source {
-  return watchX509({ socket: workloadSocket(socket, process.env), log, clock: systemClock });
+function open(options: Options, log: Log): X509Source {
+  const socket = options.dir === undefined ? options.socket : (options.socket ?? findMesh(options).agentSocket);
+  return watchX509({ socket: workloadSocket(socket ?? meshSocket(), process.env), log, clock: systemClock });
+}
+
+/** The agent of a mesh that runs in the current folder, where the environment names none. */
+function meshSocket(): string | undefined {
+  return process.env.SPIFFE_ENDPOINT_SOCKET === undefined ? meshIfAny({})?.agentSocket : undefined;
 }
 
 async function fetch(options: FetchOptions): Promise<void> {

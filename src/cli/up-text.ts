@@ -1,7 +1,7 @@
 /** What `everyhop up` says to people. */
 import type { MeshDocument } from "../run/up/document.ts";
+import type { UpEvent } from "../run/up/mesh-run.ts";
 import { exitText } from "../run/up/ready.ts";
-import type { UpEvent } from "../run/up/start.ts";
 import { table } from "./ui.ts";
 
 export function eventText(event: Exclude<UpEvent, { kind: "access" }>): string {

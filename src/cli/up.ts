@@ -4,10 +4,11 @@ import { type Command, Option } from "commander";
 import { EveryhopError, toEveryhopError } from "../core/base/errors.ts";
 import { processStat } from "../io/process.ts";
 import type { MeshDocument } from "../run/up/document.ts";
-import { openLogFile } from "../run/up/log-file.ts";
-import { type RunningMesh, startMesh, type UpEvent, type UpOptions } from "../run/up/start.ts";
+import { type LogFile, openLogFile } from "../run/up/log-file.ts";
+import type { RunningMesh, UpEvent, UpOptions } from "../run/up/mesh-run.ts";
+import { startMesh } from "../run/up/start.ts";
 import type { ProcessName } from "../run/up/state.ts";
-import { note, print, printJson, reportFailure } from "./ui.ts";
+import { note, print, printJson } from "./ui.ts";
 import { accessLine, eventText, readyText } from "./up-text.ts";
 
 interface Flags {
@@ -43,7 +44,7 @@ const LOOPBACK_NOTE =
   "Without --isolate everything is on 127.0.0.1 under one user: any local process can dial a service's application port\n" +
   "or another one's outbound listener, past the sidecars. With --isolate the kernel keeps them apart.";
 
-function upOptions(dir: string, flags: Flags): Omit<UpOptions, "launcher" | "onEvent" | "signal"> {
+function upOptions(dir: string, flags: Flags): Omit<UpOptions, "launcher" | "onEvent" | "onGone" | "signal"> {
   return { dir, stateDir: flags.state ?? null, isolate: flags.isolate === true, environment: serviceOwner() };
 }
 
@@ -63,45 +64,76 @@ const INTERRUPTED_EXIT = 130;
 /** Runs the mesh in this process until a signal, or until the launcher is gone. */
 async function foreground(dir: string, flags: Flags): Promise<void> {
   const json = flags.json === true;
-  const abort = new AbortController();
   const launcher = await launcherName();
   let mesh: RunningMesh | null = null;
-  const ended = new Promise<void>((resolve) => {
-    let signals = 0;
-    const end = (): void => {
-      signals += 1;
-      if (signals === 1) {
+  const ending = new Ending();
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(name, () => {
+      if (!ending.begun) {
         note(mesh === null ? "ending what was started" : "ending the mesh (Ctrl-C again kills it)");
       }
-      abort.abort();
-      void mesh?.stop(signals > 1 ? 0 : undefined).then(resolve);
-    };
-    for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      process.on(name, end);
-    }
-    onLauncherGone(launcher, end);
-  });
+      ending.ask();
+    });
+  }
+  onLauncherGone(launcher, () => ending.ask());
   try {
     mesh = await startMesh({
       ...upOptions(dir, flags),
       launcher,
-      signal: abort.signal,
+      onGone: () => ending.ask(),
+      signal: ending.signal,
       onEvent: (event) => tell(event, json, mesh !== null),
     });
   } catch (error) {
-    if (!abort.signal.aborted) {
+    if (!ending.begun) {
       throw error;
     }
     process.exit(INTERRUPTED_EXIT);
   }
-  if (json) {
-    printJson(mesh.document);
-  } else {
-    print(readyText(mesh.document, mesh.plan.mesh.try, dir));
+  if (!ending.begun) {
+    if (json) {
+      printJson(mesh.document);
+    } else {
+      print(readyText(mesh.document, mesh.plan.mesh.try, dir));
+    }
   }
-  await ended;
+  await ending.of(mesh);
   note("all ended");
   process.exit(0);
+}
+
+/** The wish that the mesh ends: told once it ends in good order, told again at once. */
+class Ending {
+  readonly #abort = new AbortController();
+  #times = 0;
+  #onAsked: () => void = () => {};
+
+  /** Aborted with the first wish. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  get begun(): boolean {
+    return this.#times > 0;
+  }
+
+  ask(): void {
+    this.#times += 1;
+    this.#abort.abort();
+    this.#onAsked();
+  }
+
+  /** Waits for the wish, then ends `mesh`. */
+  async of(mesh: RunningMesh): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#onAsked = resolve;
+      if (this.begun) {
+        resolve();
+      }
+    });
+    this.#onAsked = () => void mesh.stop(0).catch(() => {});
+    await mesh.stop();
+  }
 }
 
 function tell(event: UpEvent, json: boolean, ready: boolean): void {
@@ -205,48 +237,46 @@ function startedBy(child: ChildProcess): Promise<ReadyMessage> {
 
 /** The background supervisor: reports to its starter until all is ready, to its log from then on. */
 async function supervise(dir: string, flags: Flags): Promise<void> {
-  const abort = new AbortController();
-  let mesh: RunningMesh | null = null;
-  const end = (): void => {
-    abort.abort();
-    void mesh?.stop().then(() => process.exit(0));
-  };
+  const ending = new Ending();
+  let ready = false;
   for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, end);
+    process.on(name, () => ending.ask());
   }
   process.on("SIGHUP", () => {});
-  process.once("disconnect", () => mesh ?? end());
-  const send = (message: Message): void => {
-    if (process.connected) {
-      process.send?.(message, undefined, {}, () => {});
-    }
-  };
+  process.once("disconnect", () => ready || ending.ask());
+  let log: LogFile | null = null;
+  const say = (text: string): void => log?.write(`${new Date().toISOString()} ${text}\n`);
+  process.on("uncaughtException", (error) => say(error.stack ?? error.message));
   try {
-    let log: ReturnType<typeof openLogFile> | null = null;
-    mesh = await startMesh({
+    const mesh = await startMesh({
       ...upOptions(dir, flags),
       launcher: null,
-      signal: abort.signal,
+      onGone: () => ending.ask(),
+      signal: ending.signal,
       onEvent: (event) => {
         if (event.kind !== "access") {
-          log?.write(`${new Date().toISOString()} ${eventText(event)}\n`);
+          say(eventText(event));
           send({ event });
         }
       },
     });
     log = openLogFile(join(mesh.document.stateDir, "logs", "supervisor.log"));
-    process.on("uncaughtException", (error) => log?.write(`${new Date().toISOString()} ${error.stack}\n`));
+    ready = true;
     send({ ready: mesh.document, tries: mesh.plan.mesh.try });
+    await ending.of(mesh);
+    process.exit(0);
   } catch (error) {
     const { code, message, hint, issues, exitCode } = toEveryhopError(error);
-    process.exitCode = exitCode;
-    if (process.connected) {
-      process.send?.(
-        { error: { code, message, ...(hint === undefined ? {} : { hint }), issues } } satisfies Message,
-        () => process.exit(),
-      );
-    } else {
-      process.exit(reportFailure(error, false));
-    }
+    say(message);
+    send({ error: { code, message, ...(hint === undefined ? {} : { hint }), issues } }, () => process.exit(exitCode));
+  }
+}
+
+/** To the starter, as long as it is there. */
+function send(message: Message, done: () => void = () => {}): void {
+  if (process.connected) {
+    process.send?.(message, undefined, {}, done);
+  } else {
+    done();
   }
 }

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { DenialDocument } from "../core/api/admin.ts";
+import type { WhyDocument } from "../core/api/admin.ts";
 import { EveryhopError } from "../core/base/errors.ts";
 import { askAdmin } from "./ask-admin.ts";
 import { addMeshOptions, type MeshOptions } from "./find-mesh.ts";
@@ -14,7 +14,7 @@ export function define(program: Command): void {
     .option("--json", "one JSON document")
     .action(async (id: string, options: MeshOptions & { json?: boolean }) => {
       try {
-        const denial = await askAdmin<DenialDocument>(options, (admin) => admin.why({ id }));
+        const denial = await askAdmin<WhyDocument>(options, (admin) => admin.why({ id }));
         if (options.json === true) {
           printJson(denial);
         } else {

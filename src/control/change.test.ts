@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { DEFAULT_MESH_CONFIG } from "../core/policy/mesh-config.ts";
 import { judge, NOTHING_ACCEPTED } from "./change.ts";
+import { meshFindings } from "./findings.ts";
 import { DOMAIN, testService } from "./fixture.ts";
 import { PolicyReader } from "./policies.ts";
 import { describeWorkload } from "./world.ts";
@@ -78,26 +79,29 @@ describe("saved files", () => {
 });
 
 describe("findings on what is in force", () => {
+  const about = ["selects-nothing", "unknown-principal"];
   const findings = (text: string) =>
-    judge(files({ "a.yaml": text }), NOTHING_ACCEPTED, court).accepted.findings.map(({ code, hint }) => [code, hint]);
+    meshFindings(judge(files({ "a.yaml": text }), NOTHING_ACCEPTED, court).accepted, court.mesh)
+      .filter(({ code }) => about.includes(code))
+      .map(({ code, line, hint }) => [code, line, hint]);
 
   test("none where all is well", () => assert.deepEqual(findings(policy("a")), []));
 
   test("a selector that selects nothing, with the label it may mean", () => {
     assert.deepEqual(findings(policy("a", "app: payment-servise")), [
-      ["selects-nothing", "did you mean `app: payment-service`?"],
+      ["selects-nothing", 5, "did you mean `app: payment-service`?"],
     ]);
     assert.deepEqual(findings(policy("a").replace("namespace: production", "namespace: prodution")), [
-      ["selects-nothing", "did you mean the namespace `production`?"],
+      ["selects-nothing", 5, "did you mean the namespace `production`?"],
     ]);
   });
 
   test("a principal that no service has, with the one it may mean, in the spelling it was written in", () => {
     assert.deepEqual(findings(policy("a", "app: payment-service", "api-gatewey")), [
-      ["unknown-principal", "did you mean `cluster.local/ns/production/sa/api-gateway`?"],
+      ["unknown-principal", 7, "did you mean `cluster.local/ns/production/sa/api-gateway`?"],
     ]);
     assert.deepEqual(findings(policy("a", "app: payment-service", "something-else-altogether-and-longer")), [
-      ["unknown-principal", undefined],
+      ["unknown-principal", 7, undefined],
     ]);
     assert.deepEqual(
       findings(policy("a", "app: payment-service", "'*'").replace("cluster.local/ns/production/sa/'*'", "'*'")),

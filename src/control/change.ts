@@ -3,16 +3,11 @@
  * while the others go on. INVARIANT: a configuration that is not understood is refused with its place, never ignored.
  */
 import type { Issue } from "../core/base/errors.ts";
-import type { Resource } from "../core/policy/resources.ts";
-import { meshFindings } from "./findings.ts";
 import type { Mesh, PolicyReader, ReadPolicies } from "./policies.ts";
 
 /** Texts that were found valid together, and what they say. */
-export interface Accepted {
+export interface Accepted extends ReadPolicies {
   readonly files: ReadonlyMap<string, string>;
-  readonly policies: readonly Resource[];
-  /** Warnings and notes on what is in force. */
-  readonly findings: readonly Issue[];
 }
 
 export interface Judgement {
@@ -21,7 +16,12 @@ export interface Judgement {
   readonly refused: readonly Issue[];
 }
 
-export const NOTHING_ACCEPTED: Accepted = { files: new Map(), policies: [], findings: [] };
+export const NOTHING_ACCEPTED: Accepted = {
+  files: new Map(),
+  policies: [],
+  issues: [],
+  locate: ({ place }) => place,
+};
 
 /** Each trial reads everything: where more files changed at once, all of them are refused together. */
 const MAX_TRIED = 50;
@@ -40,10 +40,10 @@ export function judge(files: ReadonlyMap<string, string>, last: Accepted, court:
   const refused: Issue[] = [];
   // Each turn takes at least one saved file back to what it said before, so this ends; the bound is for the reader.
   for (let turn = 0; turn <= files.size; turn++) {
-    const { policies, issues } = inspect(candidate, last, court);
-    const errors = issues.filter(isError);
+    const read = inspect(candidate, last, court);
+    const errors = read.issues.filter(isError);
     if (errors.length === 0) {
-      return { accepted: { files: candidate, policies, findings: issues }, refused };
+      return { accepted: read, refused };
     }
     refused.push(...errors);
     if (!takeBack(candidate, errors, last)) {
@@ -66,20 +66,16 @@ function oneByOne(files: ReadonlyMap<string, string>, last: Accepted, court: Cou
     } else {
       candidate.set(path, text);
     }
-    const { policies, issues } = inspect(candidate, accepted, court);
-    if (!issues.some(isError)) {
-      accepted = { files: candidate, policies, findings: issues };
+    const read = inspect(candidate, accepted, court);
+    if (!read.issues.some(isError)) {
+      accepted = read;
     }
   }
   return accepted;
 }
 
-function inspect(files: ReadonlyMap<string, string>, last: Accepted, { mesh, reader }: Court): ReadPolicies {
-  if (sameFiles(files, last.files)) {
-    return { policies: last.policies, issues: last.findings };
-  }
-  const { policies, issues } = reader.read(files, mesh);
-  return { policies, issues: [...issues, ...meshFindings(policies, mesh)] };
+function inspect(files: ReadonlyMap<string, string>, last: Accepted, { mesh, reader }: Court): Accepted {
+  return sameFiles(files, last.files) ? last : { files: new Map(files), ...reader.read(files, mesh) };
 }
 
 /** Puts the files with errors back to their last good text, or out where there is none. False: none can be. */

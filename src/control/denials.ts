@@ -19,11 +19,11 @@ export class Denials {
     this.#byNode.set(node, ring.length > 2 * this.#kept ? ring.slice(-this.#kept) : ring);
   }
 
-  find(id: string): DenialDocument | null {
-    for (const ring of this.#byNode.values()) {
-      const found = ring.findLast((denial) => denial.id === id);
-      if (found !== undefined) {
-        return found;
+  find(id: string): { readonly node: string; readonly denial: DenialDocument } | null {
+    for (const [node, ring] of this.#byNode) {
+      const denial = ring.findLast((each) => each.id === id);
+      if (denial !== undefined) {
+        return { node, denial };
       }
     }
     return null;

@@ -2,40 +2,32 @@
 import type { WorkloadDescription } from "../core/api/snapshot.ts";
 import type { Issue } from "../core/base/errors.ts";
 import { suggest } from "../core/base/suggest.ts";
-import type { AuthorizationPolicy, Resource, Source } from "../core/policy/resources.ts";
-import { selects } from "../core/policy/select.ts";
+import type { Finding } from "../core/policy/lint/finding.ts";
+import { findingIssue, findingsOf } from "../core/policy/lint/findings.ts";
+import type { AuthorizationPolicy, Resource } from "../core/policy/resources.ts";
 import { principalOf } from "../core/spiffe/id.ts";
-import { type Mesh, policyName } from "./policies.ts";
+import type { Mesh, ReadPolicies } from "./policies.ts";
 
 /** Istio's name for the local trust domain. */
 const LOCAL = "cluster.local";
 
-/** Findings on `policies` as they stand in `mesh`. Never errors: a service may be on its way. */
-export function meshFindings(policies: readonly Resource[], mesh: Mesh): Issue[] {
-  const principals = new Set(mesh.workloads.map(({ spiffeId }) => principalOf(spiffeId)));
-  return policies.flatMap((policy) => [
-    ...selectsNothing(policy, mesh),
-    ...(policy.kind === "AuthorizationPolicy" ? unknownPrincipals(policy, principals, mesh) : []),
-  ]);
+/** All findings on policies that are in force together in `mesh`. Never errors: a service may be on its way. */
+export function meshFindings({ policies, issues, locate }: ReadPolicies, mesh: Mesh): Issue[] {
+  const { meshConfig, workloads } = mesh;
+  const principals = new Set(workloads.map(({ spiffeId }) => principalOf(spiffeId)));
+  const findings = [
+    ...findingsOf(policies, { meshConfig, workloads }).map((finding) => withNearest(finding, workloads)),
+    ...policies.flatMap((policy) =>
+      policy.kind === "AuthorizationPolicy" ? unknownPrincipals(policy, principals, mesh) : [],
+    ),
+  ];
+  return [...issues, ...findings.map((finding) => findingIssue(finding, locate))];
 }
 
-function selectsNothing(policy: Resource, { workloads, meshConfig }: Mesh): Issue[] {
-  if (
-    policy.targetRefs.length > 0 ||
-    workloads.some((workload) => selects(policy, workload, meshConfig.rootNamespace))
-  ) {
-    return [];
-  }
-  const hint = nearestWorkload(policy, workloads);
-  return [
-    {
-      code: "selects-nothing",
-      severity: "warning",
-      message: `${policy.kind} \`${policyName(policy)}\` selects no service of this mesh`,
-      ...policy.place,
-      ...(hint === null ? {} : { hint }),
-    },
-  ];
+/** Where nothing is selected, says what may have been meant. */
+function withNearest(finding: Finding, workloads: readonly WorkloadDescription[]): Finding {
+  const hint = finding.code === "selects-nothing" ? nearestWorkload(finding.resource, workloads) : null;
+  return hint === null ? finding : { ...finding, hint };
 }
 
 /** A label or the namespace that is nearly one of the mesh's. */
@@ -59,36 +51,30 @@ function nearestWorkload(policy: Resource, workloads: readonly WorkloadDescripti
 }
 
 /** Principals written out in full that no service has: a typing error there allows nobody, or denies nobody. */
-function unknownPrincipals(policy: AuthorizationPolicy, known: ReadonlySet<string>, mesh: Mesh): Issue[] {
-  const issues: Issue[] = [];
-  for (const [rule, { from }] of policy.rules.entries()) {
-    for (const [index, source] of from.entries()) {
-      for (const field of ["principals", "notPrincipals"] as const) {
-        issues.push(...unknownIn(source, field, `spec.rules[${rule}].from[${index}].source.${field}`));
-      }
-    }
-  }
-  return issues;
-
-  function unknownIn(source: Source, field: "principals" | "notPrincipals", path: string): Issue[] {
-    return (source[field] ?? []).flatMap((principal, position) => {
-      const own = ownPrincipal(principal, mesh);
-      if (own === null || known.has(own)) {
-        return [];
-      }
-      const near = suggest(own, known);
-      return [
-        {
-          code: "unknown-principal",
-          severity: near === null ? ("info" as const) : ("warning" as const),
-          message: `no service of this mesh has the identity \`${principal}\``,
-          ...policy.place,
-          path: `${path}[${position}]`,
-          ...(near === null ? {} : { hint: `did you mean \`${respell(near, principal)}\`?` }),
-        },
-      ];
-    });
-  }
+function unknownPrincipals(policy: AuthorizationPolicy, known: ReadonlySet<string>, mesh: Mesh): Finding[] {
+  return policy.rules.flatMap(({ from }, rule) =>
+    from.flatMap((source, index) =>
+      (["principals", "notPrincipals"] as const).flatMap((field) =>
+        (source[field] ?? []).flatMap((principal, position): Finding[] => {
+          const own = ownPrincipal(principal, mesh);
+          if (own === null || known.has(own)) {
+            return [];
+          }
+          const near = suggest(own, known);
+          return [
+            {
+              code: "unknown-principal",
+              severity: near === null ? "info" : "warning",
+              resource: policy,
+              path: ["spec", "rules", rule, "from", index, "source", field, position],
+              message: `no service of this mesh has the identity \`${principal}\``,
+              ...(near === null ? {} : { hint: `did you mean \`${respell(near, principal)}\`?` }),
+            },
+          ];
+        }),
+      ),
+    ),
+  );
 }
 
 /** The principal in the mesh's own trust domain; null where it has a wildcard, or is of another domain. */

@@ -101,6 +101,7 @@ export interface TestControlOptions {
   readonly clock?: Clock;
   readonly log?: Log;
   readonly meshConfig?: unknown;
+  readonly versionFile?: string;
 }
 
 /** A control plane on a free port of loopback, over `policies/` of a folder of its own. */
@@ -130,6 +131,7 @@ export async function testControl(t: Cleanup, options: TestControlOptions = {}):
     svid: new Cell(testSvid(ca, serverId(DOMAIN))),
     authorities: new Cell<readonly Uint8Array[]>([ca.der]),
     identities,
+    ...(options.versionFile === undefined ? {} : { versionFile: options.versionFile }),
     clock: options.clock ?? systemClock,
     log: options.log ?? silentLog,
     metrics,
@@ -316,6 +318,20 @@ export async function eventually(holds: () => boolean | Promise<boolean>, within
 
 export const id = (text: string): SpiffeId => parseSpiffeId(text);
 
+/** The document that an admin handler answers with. */
+export function documentOf<T>(handler: unknown, request: object): Promise<T> {
+  const handle = handler as (call: object, done: (error: unknown, reply?: Struct) => void) => void;
+  return new Promise((resolve, reject) => {
+    handle({ request }, (error, reply) => {
+      if (error === null && reply !== undefined) {
+        resolve(toJson(StructSchema, reply) as T);
+      } else {
+        reject(fromStatus(Object.assign(new Error("failed"), error)));
+      }
+    });
+  });
+}
+
 /** Kills or restores as the admin socket would. */
 export function killOf(
   mesh: { readonly control: Control },
@@ -323,14 +339,5 @@ export function killOf(
   spiffeId: string,
   force = false,
 ): Promise<KillDocument> {
-  const handler = mesh.control.admin[what] as (call: object, done: (error: unknown, reply?: Struct) => void) => void;
-  return new Promise((resolve, reject) => {
-    handler({ request: { spiffeId, force } }, (error, reply) => {
-      if (error === null && reply !== undefined) {
-        resolve(toJson(StructSchema, reply) as unknown as KillDocument);
-      } else {
-        reject(fromStatus(Object.assign(new Error("failed"), error)));
-      }
-    });
-  });
+  return documentOf(mesh.control.admin[what], { spiffeId, force });
 }

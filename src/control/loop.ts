@@ -7,10 +7,12 @@ import type { TrustDomain } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
 import type { FileSet } from "../io/watch-files.ts";
 import { type Accepted, judge, NOTHING_ACCEPTED, sameFiles } from "./change.ts";
+import { meshFindings } from "./findings.ts";
 import type { KilledIdentity } from "./identities.ts";
 import type { ControlMetrics } from "./metrics.ts";
-import { PolicyReader, readMeshConfig } from "./policies.ts";
+import { type Mesh, PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
+import { keepVersion, lastVersion } from "./version-file.ts";
 import { describeWorkload, type World } from "./world.ts";
 
 export interface LoopOptions {
@@ -22,6 +24,8 @@ export interface LoopOptions {
   readonly files: Cell<FileSet>;
   readonly services: Cell<readonly Service[]>;
   readonly kills: Cell<readonly KilledIdentity[]>;
+  /** Where the World's version is kept over a restart. */
+  readonly versionFile?: string;
   readonly log: Log;
   readonly metrics: ControlMetrics;
 }
@@ -31,6 +35,7 @@ export class Loop {
   readonly #unwatch: readonly (() => void)[];
   #accepted: Accepted = NOTHING_ACCEPTED;
   #problems: readonly Issue[] = [];
+  #findings: readonly Issue[] | null = null;
   #world: World;
   readonly #meshConfig: MeshConfig;
   readonly #reader = new PolicyReader();
@@ -48,7 +53,7 @@ export class Loop {
       throw configError(this.#problems);
     }
     this.#world = {
-      version: 1,
+      version: options.versionFile === undefined ? 1 : lastVersion(options.versionFile) + 1,
       trustDomain,
       meshConfig,
       meshConfigJson: json,
@@ -56,9 +61,13 @@ export class Loop {
       policies: this.#accepted.policies,
       kills: kills.value,
     };
+    this.#keepVersion();
     this.#unwatch = [
       files.watch((next) => this.#filesChanged(next)),
-      services.watch((next) => this.#advance({ services: next })),
+      services.watch((next) => {
+        this.#findings = null;
+        this.#advance({ services: next });
+      }),
       kills.watch((next) => this.#advance({ kills: next })),
     ];
   }
@@ -72,9 +81,10 @@ export class Loop {
     return this.#problems;
   }
 
-  /** Warnings and notes on what is in force. */
+  /** Warnings and notes on what is in force. Found when first asked for: no change waits for it. */
   get findings(): readonly Issue[] {
-    return this.#accepted.findings;
+    this.#findings ??= meshFindings(this.#accepted, this.#mesh());
+    return this.#findings;
   }
 
   close(): void {
@@ -105,21 +115,38 @@ export class Loop {
   }
 
   #judge({ files, faults }: FileSet): void {
-    const { baseDir, services, trustDomain } = this.#options;
+    const { baseDir } = this.#options;
     const named = new Map([...files].map(([path, text]) => [relative(baseDir, path), text]));
-    const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
-    const mesh = { trustDomain, meshConfig: this.#meshConfig, workloads };
-    const { accepted, refused } = judge(named, this.#accepted, { mesh, reader: this.#reader });
+    const { accepted, refused } = judge(named, this.#accepted, { mesh: this.#mesh(), reader: this.#reader });
     this.#reader.keepOnly(new Set([...named.keys(), ...accepted.files.keys()]));
     this.#accepted = accepted;
+    this.#findings = null;
     const unread = faults.map((issue) =>
       issue.file === undefined ? issue : { ...issue, file: relative(baseDir, issue.file) || "." },
     );
     this.#problems = [...unread, ...refused];
   }
 
+  #keepVersion(): void {
+    const { versionFile, log } = this.#options;
+    try {
+      if (versionFile !== undefined) {
+        keepVersion(versionFile, this.#world.version);
+      }
+    } catch (error) {
+      log.warn("the version could not be kept; after a restart it may begin anew", { error });
+    }
+  }
+
+  #mesh(): Mesh {
+    const { services, trustDomain } = this.#options;
+    const workloads = services.value.map((service) => describeWorkload(service, trustDomain));
+    return { trustDomain, meshConfig: this.#meshConfig, workloads };
+  }
+
   #advance(change: Partial<World>): void {
     this.#world = { ...this.#world, ...change, version: this.#world.version + 1 };
+    this.#keepVersion();
     this.#options.log.info("world changed", { version: this.#world.version, what: Object.keys(change) });
     this.onWorld(this.#world);
   }

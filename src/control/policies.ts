@@ -17,6 +17,8 @@ export interface Mesh {
 export interface ReadPolicies {
   readonly policies: readonly Resource[];
   readonly issues: readonly Issue[];
+  /** The place of a field of one of the policies. Reads its file's text again: not for every change. */
+  readonly locate: ParsedResources["locate"];
 }
 
 /**
@@ -29,10 +31,19 @@ export class PolicyReader {
   read(files: ReadonlyMap<string, string>, mesh: Mesh): ReadPolicies {
     const reads = [...files].map(([file, text]) => this.#readFile(file, text, mesh.meshConfig.rootNamespace));
     const issues = reads.flatMap((read) => read.issues);
-    const all = reads.flatMap((read) => read.resources).map((resource, order) => ({ ...resource, order }));
-    const policies = withoutDuplicates(all, issues);
+    const origins = new Map<Resource, { readonly read: FileRead; readonly resource: Resource }>();
+    for (const read of reads) {
+      for (const resource of read.resources) {
+        origins.set({ ...resource, order: origins.size }, { read, resource });
+      }
+    }
+    const policies = withoutDuplicates([...origins.keys()], issues);
     const compiled = mesh.workloads.flatMap((workload) => compileIssues(policies, workload, mesh));
-    return { policies, issues: [...issues, ...compiled] };
+    const locate: ParsedResources["locate"] = (policy, path) => {
+      const origin = origins.get(policy);
+      return origin === undefined ? policy.place : origin.read.locate(origin.resource, path);
+    };
+    return { policies, issues: [...issues, ...compiled], locate };
   }
 
   /** Forgets files that are no more. */

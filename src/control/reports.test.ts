@@ -197,7 +197,7 @@ test("denials: a ring for each service, found by id, newest first", () => {
   for (let at = 1; at <= 50; at++) {
     denials.add("n/loud", [made(`loud-${at}`, at)]);
   }
-  assert.equal(denials.find("quiet")?.id, "quiet", "a flood elsewhere does not push it out");
+  assert.equal(denials.find("quiet")?.denial.id, "quiet", "a flood elsewhere does not push it out");
   assert.equal(denials.find("loud-40"), null);
   assert.ok([...denials.ids()].length <= 9);
   assert.deepEqual(

@@ -34,6 +34,8 @@ interface ReportsOptions {
   readonly onReceipt: (node: string) => void;
 }
 
+const MAX_STREAMS_PER_NODE = 64;
+
 /** One stream: order → connections closed for it. */
 interface ReportStream {
   readonly node: string;
@@ -123,8 +125,12 @@ export class Reports {
         hint: "the first report of a stream carries `node`: `<namespace>/<service>`",
       });
     }
+    const streams = this.#streams.get(node) ?? new Set();
+    if (streams.size >= MAX_STREAMS_PER_NODE) {
+      throw new EveryhopError("resource-exhausted", `more than ${MAX_STREAMS_PER_NODE} report streams for \`${node}\``);
+    }
     const stream = { node, receipts: new Map<string, number>() };
-    this.#streams.set(node, (this.#streams.get(node) ?? new Set()).add(stream));
+    this.#streams.set(node, streams.add(stream));
     return stream;
   }
 

@@ -25,6 +25,7 @@ import { Push } from "./push.ts";
 import { Reports } from "./reports.ts";
 import type { Service } from "./service.ts";
 import { proxies, statusDocument } from "./status.ts";
+import { whyDocument } from "./why.ts";
 
 export interface ControlOptions {
   readonly trustDomain: TrustDomain;
@@ -42,6 +43,8 @@ export interface ControlOptions {
   /** DER authorities of our trust domain: what a sidecar's chain must end in. */
   readonly authorities: Cell<readonly Uint8Array[]>;
   readonly identities: Identities;
+  /** Where the World's version is kept over a restart. */
+  readonly versionFile?: string;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: MetricsRegistry;
@@ -108,7 +111,11 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const listeners = await listenAll(options, parts, close);
   return {
     addresses: listeners.map(({ port }, index) => ({ host: options.listen[index]?.host ?? "", port })),
-    admin: adminHandlers({ status, killSwitch, reports }),
+    admin: adminHandlers({
+      status,
+      why: (id) => whyDocument(id, reports.denials, push.world),
+      killSwitch,
+    }),
     status,
     close: () => close(listeners),
   };

@@ -1,7 +1,7 @@
 /** Secrets at rest: private keys and what belongs to them. */
 import { randomBytes } from "node:crypto";
 import { constants, type Stats } from "node:fs";
-import { chmod, type FileHandle, lstat, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { chmod, type FileHandle, lstat, mkdir, open, readdir, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { EveryhopError } from "../core/base/errors.ts";
 
@@ -52,7 +52,8 @@ export async function diskKeyStore(directory: string): Promise<KeyStore> {
     refuseExposed(directory, await lstat(directory), "directory");
     for (const leftover of await readdir(directory)) {
       if (TEMPORARY.test(leftover)) {
-        await unlink(join(directory, leftover));
+        // RACE: its writer may have just renamed or removed it.
+        await rm(join(directory, leftover), { force: true });
       }
     }
   });

@@ -1,9 +1,12 @@
 /**
  * What /proc says of a process (Linux). Each function reads at its own moment: who puts several answers together has to
  * check that they are of one process (`startTime`, or a pidfd that still lives). Source: proc(5).
+ *
+ * What comes from the kernel's own memory is read at once, synchronously: it cannot block, and a thread pool would cost ten
+ * times as much. What the process can make slow (its memory, files by name) is read asynchronously.
  */
-import { type BigIntStats, readFileSync, statSync } from "node:fs";
-import { open, readFile, readlink, stat } from "node:fs/promises";
+import { type BigIntStats, readFileSync, readlinkSync, statSync } from "node:fs";
+import { open, readlink, stat } from "node:fs/promises";
 
 export interface ProcessStat {
   readonly parentPid: number;
@@ -40,11 +43,12 @@ export interface Executable {
 const MAX_COMMAND_LINE = 64 * 1024;
 
 /** Null where there is no such process. */
-export async function processStat(pid: number): Promise<ProcessStat | null> {
-  return parseStat(await readText(`/proc/${pid}/stat`));
+export function processStat(pid: number): ProcessStat | null {
+  return parseStat(readText(`/proc/${pid}/stat`));
 }
 
-function parseStat(text: string | null): ProcessStat | null {
+/** Reads the text of /proc/PID/stat. */
+export function parseStat(text: string | null): ProcessStat | null {
   // The name in parentheses is the process's own choice, and may hold spaces and parentheses.
   const fields = text?.slice(text.lastIndexOf(")") + 2).split(" ");
   const [state, parentPid] = fields ?? [];
@@ -56,8 +60,12 @@ function parseStat(text: string | null): ProcessStat | null {
 }
 
 /** Null where there is no such process. */
-export async function processStatus(pid: number): Promise<ProcessStatus | null> {
-  const text = await readText(`/proc/${pid}/status`);
+export function processStatus(pid: number): ProcessStatus | null {
+  return parseStatus(readText(`/proc/${pid}/status`));
+}
+
+/** Reads the text of /proc/PID/status; the kernel escapes newlines in the name that the process gave itself. */
+export function parseStatus(text: string | null): ProcessStatus | null {
   const numbers = (name: string): number[] | undefined =>
     new RegExp(`^${name}:[ \\t]*(.*)$`, "m")
       .exec(text ?? "")?.[1]
@@ -69,19 +77,84 @@ export async function processStatus(pid: number): Promise<ProcessStatus | null> 
   return uid === undefined || gid === undefined ? null : { uid, gid, groups: numbers("Groups") ?? [] };
 }
 
-/** The program that runs; null where we may not know (another user's process and no rights), or it is gone. */
-export async function processExecutable(pid: number): Promise<Executable | null> {
+/**
+ * The program that runs; null where we may not know (another user's process and no rights), or it is gone. The stat below asks
+ * the program's file system: one that a user serves himself (FUSE) refuses others at once, and so cannot hold us up.
+ */
+export function processExecutable(pid: number): Executable | null {
   const link = `/proc/${pid}/exe`;
   try {
-    const [path, file] = await Promise.all([readlink(link), fileIdentity(link)]);
-    return file === null ? null : { path, file };
+    return { path: readlinkSync(link), file: identityOfStats(statSync(link, { bigint: true })) };
   } catch {
     return null;
   }
 }
 
-/** The arguments as the process shows them: it can write what it likes there. Null where too long or not to be had. */
+/**
+ * Names what a process runs: another name after exec(2), and for another process under the same pid. `executable` null: its
+ * start is all there is to tell it by.
+ */
+export function imageName(startTime: string, executable: Executable | null): string {
+  return executable === null ? startTime : `${startTime}:${executable.file.device}:${executable.file.inode}`;
+}
+
+/** The same of a process at this moment, for when a connection is accepted. Null where there is no such process. */
+export function processImage(pid: number): string | null {
+  const found = processStat(pid);
+  return found === null ? null : imageName(found.startTime, processExecutable(pid));
+}
+
+/** The network namespace of a process, as the kernel names it; null where we may not know. */
+export function networkNamespace(pid: number): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/net`);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Reads of processes' memory at once. A process can put its arguments where reading them blocks for as long as it likes (a file
+ * system it serves itself); such reads take up these slots, not the thread pool that everything else needs.
+ */
+const MEMORY_READS = 2;
+const MEMORY_READ_MS = 1_000;
+let memoryReads = 0;
+const waitingReads: (() => void)[] = [];
+
+/**
+ * The arguments as the process shows them: it can write what it likes there. Null where too long or not to be had, or where
+ * it did not come within a second.
+ */
 export async function processArguments(pid: number): Promise<readonly string[] | null> {
+  let late = false;
+  const read = async (): Promise<readonly string[] | null> => {
+    while (memoryReads >= MEMORY_READS) {
+      await new Promise<void>((resolve) => waitingReads.push(resolve));
+    }
+    memoryReads += 1;
+    try {
+      return late ? null : await readArguments(pid);
+    } finally {
+      memoryReads -= 1;
+      waitingReads.shift()?.();
+    }
+  };
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<null>((resolve) => {
+    timer = setTimeout(() => {
+      late = true;
+      resolve(null);
+    }, MEMORY_READ_MS);
+  });
+  try {
+    return await Promise.race([read(), timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function readArguments(pid: number): Promise<readonly string[] | null> {
   const handle = await open(`/proc/${pid}/cmdline`).catch(() => null);
   if (handle === null) {
     return null;
@@ -136,43 +209,10 @@ export function sameFile(a: FileIdentity, b: FileIdentity): boolean {
   );
 }
 
-/** The network namespace of a process, as the kernel names it; null where we may not know. */
-export async function networkNamespace(pid: number): Promise<string | null> {
-  return readlink(`/proc/${pid}/ns/net`).catch(() => null);
-}
-
-async function readText(path: string): Promise<string | null> {
-  return readFile(path, "utf8").catch(() => null);
-}
-
-/**
- * Names what a process runs at this moment: another one after exec(2), and for another process under the same pid. Read at
- * once, for the moment a connection is accepted. Null where there is no such process.
- */
-export function processImage(pid: number): string | null {
-  const stat = parseStat(readStat(pid));
-  return stat === null ? null : imageName(stat.startTime, executableFile(pid));
-}
-
-/** Null where we may not know: then its start is all there is to tell the process by. */
-function executableFile(pid: number): Pick<FileIdentity, "device" | "inode"> | null {
+function readText(path: string): string | null {
   try {
-    const { dev, ino } = statSync(`/proc/${pid}/exe`, { bigint: true });
-    return { device: dev, inode: ino };
+    return readFileSync(path, "utf8");
   } catch {
     return null;
   }
-}
-
-function readStat(pid: number): string | null {
-  try {
-    return readFileSync(`/proc/${pid}/stat`, "utf8");
-  } catch {
-    return null;
-  }
-}
-
-/** The same name from what was read already. */
-export function imageName(startTime: string, file: Pick<FileIdentity, "device" | "inode"> | null): string {
-  return file === null ? startTime : `${startTime}:${file.device}:${file.inode}`;
 }

@@ -1,4 +1,5 @@
 /** TLS as everyhop uses it: 1.3 only, both sides with an X.509-SVID, no resumption, every chain checked by SPIFFE's rules. */
+import { constants } from "node:crypto";
 import {
   createSecureContext,
   type DetailedPeerCertificate,
@@ -27,6 +28,8 @@ export function pemChain(chain: readonly Uint8Array[]): string {
 export function contextOptions(svid: X509Svid | null): SecureContextOptions {
   return {
     minVersion: "TLSv1.3",
+    // A resumed session would take the peer's word for what it proved an hour ago. Without tickets Node resumes nothing.
+    secureOptions: constants.SSL_OP_NO_TICKET,
     ...(svid === null ? {} : { cert: pemChain(svid.chain), key: pem("PRIVATE KEY", svid.keyDer) }),
   };
 }

@@ -55,14 +55,14 @@ export function logExchange(
   if (accessLog === null) {
     return;
   }
-  const { head, answer } = front;
+  const { head, answer } = front.exchange;
   const startMs = clock.now() - line.durationMs;
   accessLog.write(
     `{"start_time":"${timestamp(startMs)}","direction":"${line.direction}","protocol":"HTTP/1.${head.minor}",` +
-      `"method":${jsonString(head.method)},"path":${jsonString(front.path)},"authority":${jsonString(head.host)},` +
-      `"response_code":${front.status},"response_flags":"${front.flags}",` +
+      `"method":${jsonString(head.method)},"path":${jsonString(front.exchange.path)},"authority":${jsonString(head.host)},"request_id":${orNull(front.exchange.knownRequestId())},` +
+      `"response_code":${front.exchange.status},"response_flags":"${front.exchange.flags}",` +
       `"response_code_details":${answer === null ? '"via_upstream"' : jsonString(answer.details)},` +
-      `"bytes_received":${front.received},"bytes_sent":${front.sent},"duration":${Math.round(line.durationMs * 1_000) / 1_000},` +
+      `"bytes_received":${front.exchange.received},"bytes_sent":${front.exchange.sent},"duration":${Math.round(line.durationMs * 1_000) / 1_000},` +
       tail(context, line),
   );
 }

@@ -49,7 +49,8 @@ export class AccessLog {
     }
     this.#writing = true;
     const characters = this.#characters;
-    const bytes = Buffer.from(`${this.#lines.join("\n")}\n`);
+    // All of it is ASCII (`jsonString`), which is three times cheaper to encode than UTF-8.
+    const bytes = Buffer.from(`${this.#lines.join("\n")}\n`, "latin1");
     this.#lines = [];
     this.#send(bytes, 0, () => {
       this.#writing = false;
@@ -98,10 +99,13 @@ export class AccessLog {
 
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
-/** HOT: a string as JSON; most need no escaping. */
+/** HOT: a string as JSON in ASCII; most need no escaping. */
 export function jsonString(text: string): string {
-  return PLAIN.test(text) ? `"${text}"` : JSON.stringify(text);
+  return PLAIN.test(text) ? `"${text}"` : JSON.stringify(text).replace(NOT_ASCII, escapeUnit);
 }
+
+const NOT_ASCII = /[^\x20-\x7e]/g;
+const escapeUnit = (unit: string): string => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 let secondText = "";
 let second = -1;

@@ -32,10 +32,34 @@ export interface ProxyContext {
   readonly denials: Denials;
   readonly accessLog: AccessLog | null;
   readonly log: Log;
+  readonly seldom: Seldom;
   readonly clock: Clock;
   readonly time: CoarseTime;
   readonly timeouts: Timeouts;
 }
+
+/** What may be said again and again under load is said once in ten seconds; the access log and the metrics have all of it. */
+export class Seldom {
+  readonly #time: CoarseTime;
+  readonly #last = new Map<string, number>();
+
+  constructor(time: CoarseTime) {
+    this.#time = time;
+  }
+
+  /** `key`: one of few. */
+  may(key: string): boolean {
+    const now = this.#time.nowMs;
+    const last = this.#last.get(key);
+    if (last !== undefined && now - last < SELDOM_MS) {
+      return false;
+    }
+    this.#last.set(key, now);
+    return true;
+  }
+}
+
+const SELDOM_MS = 10_000;
 
 /** The workload of this sidecar as metrics name it, also before a snapshot came. */
 export function ownParty(context: ProxyContext): Party {
@@ -81,7 +105,7 @@ export function recordDenial(
         ? null
         : { method: request.method ?? "", path: cut(request.path ?? ""), host: cut(request.host ?? "") },
     verdict,
-    nearestMiss: explained ? facts.enforcer.nearestMiss(connection, request) : null,
+    nearestMiss: explained ? facts.enforcer.nearestMiss(connection, request, verdict) : null,
     snapshotVersion: facts.snapshot.version,
   });
   return id;

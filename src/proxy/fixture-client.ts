@@ -46,6 +46,8 @@ export function untilClosed(socket: Socket, bytes: string | Buffer | null = null
   });
 }
 
+const ignore = (): void => {};
+
 /** Collects what comes until it matches. Rejects when the connection closes before. */
 export function untilMatch(socket: Socket, pattern: RegExp): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -55,12 +57,13 @@ export function untilMatch(socket: Socket, pattern: RegExp): Promise<string> {
       if (pattern.test(text)) {
         socket.off("data", onData);
         socket.off("close", onClose);
+        socket.off("error", ignore);
         resolve(text);
       }
     };
     const onClose = () => reject(new Error(`closed after ${JSON.stringify(text)}`));
     socket.on("data", onData);
-    socket.on("error", () => {});
+    socket.on("error", ignore);
     socket.once("close", onClose);
   });
 }
@@ -92,7 +95,7 @@ export interface Reply {
 export function ask(port: number, options: http.RequestOptions & { readonly body?: string } = {}): Promise<Reply> {
   const { body, ...rest } = options;
   return new Promise((resolve, reject) => {
-    const request = http.request({ host: "127.0.0.1", port, ...rest }, (response) => {
+    const request = http.request({ host: "127.0.0.1", port, agent: false, ...rest }, (response) => {
       let text = "";
       response.setEncoding("latin1");
       response.on("data", (chunk: string) => {

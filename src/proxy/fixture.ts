@@ -94,6 +94,7 @@ export class TestMesh {
   version = 1;
   readonly members = new Map<string, Member>();
   readonly #services: readonly TestService[];
+  readonly #appSockets = new Set<Socket>();
   enforcers = new Map<string, Enforcer>();
   kills: Snapshot["kills"] = [];
 
@@ -109,11 +110,13 @@ export class TestMesh {
     return this.members.get(name) as Member;
   }
 
-  async start(options: { timeouts?: Timeouts; accessLog?: string } = {}): Promise<void> {
+  async start(options: { timeouts?: Timeouts; accessLog?: string; unconfigured?: boolean } = {}): Promise<void> {
     for (const service of this.#services) {
       await this.#startOne(service, options);
     }
-    this.push();
+    if (options.unconfigured !== true) {
+      this.push();
+    }
     for (const { name, sidecar } of this.members.values()) {
       sidecar.state.bundles.set(this.bundles);
       sidecar.state.svid.set(testSvid(this.ca, id(name)));
@@ -123,6 +126,8 @@ export class TestMesh {
   async #startOne(service: TestService, options: { timeouts?: Timeouts; accessLog?: string }): Promise<void> {
     const app = createServer({ allowHalfOpen: true }, (socket) => {
       socket.on("error", () => {});
+      this.#appSockets.add(socket);
+      socket.once("close", () => this.#appSockets.delete(socket));
       service.serve(socket);
       // After the application: Node's HTTP server takes the socket's bytes for itself until someone else listens too.
       socket.on("data", (chunk: Buffer) => {
@@ -197,6 +202,9 @@ export class TestMesh {
   async close(): Promise<void> {
     for (const { sidecar, app } of this.members.values()) {
       await sidecar.close(0);
+      for (const socket of this.#appSockets) {
+        socket.destroy();
+      }
       await new Promise<void>((resolve) => {
         app.close(() => resolve());
       });

@@ -1,13 +1,27 @@
 /** The side of an HTTP/1.1 connection on which answers come in: one request at a time, kept for the next where that is safe. */
 
+import type { Exchange } from "./exchange.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import { type Answer, UPSTREAM_PROTOCOL, UPSTREAM_RESET } from "./http/answers.ts";
 import { compose } from "./http/compose.ts";
 import { FAULT, MORE } from "./http/fields.ts";
 import { BodyFraming } from "./http/framing.ts";
 import { ResponseHead } from "./http/response-head.ts";
-import type { HttpFront } from "./http-front.ts";
 import type { Pipe, PipeHandler } from "./pipe.ts";
+
+/** Whose request it is: what the connection that the request came on has to hear and to say. */
+export interface Requester {
+  readonly pipe: Pipe;
+  readonly exchange: Exchange;
+  /** Sends bytes of the answer on. False: hold back. */
+  deliver(bytes: Buffer): boolean;
+  /** Lines to put into the answer's head. */
+  answerLines(websocket: boolean, untilClose: boolean): Buffer | null;
+  answered(back: HttpBack, reusable: boolean): void;
+  switched(back: HttpBack, first: Buffer | null): void;
+  backFailed(back: HttpBack, answer: Answer): void;
+  backDrained(): void;
+}
 
 export class HttpBack implements PipeHandler {
   readonly pipe: Pipe;
@@ -18,11 +32,9 @@ export class HttpBack implements PipeHandler {
   idleLimitMs = Number.POSITIVE_INFINITY;
   /** Where it goes when a request is over. */
   home: { release(back: HttpBack): void } = { release: (back) => back.pipe.destroy() };
-  /** Told once when the connection is gone. */
-  onGone: (back: HttpBack) => void = () => {};
   readonly #head = new ResponseHead();
   readonly #body = new BodyFraming();
-  #front: HttpFront | null = null;
+  #front: Requester | null = null;
   #inHead = true;
   #held: HeldBytes | null = null;
   #reusable = true;
@@ -37,7 +49,7 @@ export class HttpBack implements PipeHandler {
   }
 
   /** Sends a request's first bytes for `front`. False: hold back. */
-  begin(front: HttpFront, head: Buffer, rest: Buffer | null): boolean {
+  begin(front: Requester, head: Buffer, rest: Buffer | null): boolean {
     this.#front = front;
     this.#inHead = true;
     this.#reusable = true;
@@ -71,7 +83,7 @@ export class HttpBack implements PipeHandler {
     }
   }
 
-  #feed(bytes: Buffer, front: HttpFront): void {
+  #feed(bytes: Buffer, front: Requester): void {
     let at = 0;
     while (this.#inHead) {
       const progress = this.#head.parse(bytes, at);
@@ -100,36 +112,36 @@ export class HttpBack implements PipeHandler {
   }
 
   /** 1xx. False: the exchange is over for this connection. */
-  #interim(bytes: Buffer, at: number, front: HttpFront): boolean {
+  #interim(bytes: Buffer, at: number, front: Requester): boolean {
     if (this.#head.status === 101) {
-      if (!front.head.websocket || !this.#head.websocket) {
+      if (!front.exchange.head.websocket || !this.#head.websocket) {
         this.#fail(UPSTREAM_PROTOCOL);
         return false;
       }
       const headEnd = at + this.#head.length;
-      front.status = 101;
+      front.exchange.status = 101;
       front.deliver(compose(this.#head, bytes, at, headEnd, null, front.answerLines(true, false)).head);
       this.#front = null;
       front.switched(this, headEnd < bytes.length ? bytes.subarray(headEnd) : null);
       return false;
     }
-    if (front.head.minor === 1) {
-      front.pipe.write(compose(this.#head, bytes, at, at + this.#head.length, null, null).head);
+    if (front.exchange.head.minor === 1) {
+      this.#throttle(front.pipe.write(compose(this.#head, bytes, at, at + this.#head.length, null, null).head));
     }
     return true;
   }
 
-  #answer(bytes: Buffer, at: number, front: HttpFront): void {
+  #answer(bytes: Buffer, at: number, front: Requester): void {
     const head = this.#head;
     let end: number;
-    if (!front.answerStarted) {
+    if (!front.exchange.answered) {
       const { status } = head;
-      if (front.head.method === "HEAD" || status === 204 || status === 304) {
+      if (front.exchange.head.method === "HEAD" || status === 204 || status === 304) {
         this.#body.none();
       } else {
         this.#body.start(head.contentLength, head.chunked, true);
       }
-      front.status = status;
+      front.exchange.status = status;
       end = this.#body.take(bytes, at + head.length);
       if (end < 0) {
         this.#fail(UPSTREAM_PROTOCOL);
@@ -159,7 +171,7 @@ export class HttpBack implements PipeHandler {
     }
   }
 
-  #done(front: HttpFront, exact: boolean): void {
+  #done(front: Requester, exact: boolean): void {
     this.#front = null;
     this.served++;
     this.pipe.resume();
@@ -204,6 +216,5 @@ export class HttpBack implements PipeHandler {
 
   onClose(_error: Error | null): void {
     this.#fail(UPSTREAM_RESET);
-    this.onGone(this);
   }
 }

@@ -3,6 +3,8 @@
  * the same bytes go on; answers come back in order. What is done with a request is the gate's business.
  */
 
+import { randomUUID } from "node:crypto";
+import { Exchange, UPGRADE_TEXT } from "./exchange.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import {
   type Answer,
@@ -16,7 +18,6 @@ import {
 import { compose } from "./http/compose.ts";
 import { FAULT, MORE } from "./http/fields.ts";
 import { BodyFraming } from "./http/framing.ts";
-import { RequestHead } from "./http/request-head.ts";
 import type { HttpBack } from "./http-back.ts";
 import { NO_HANDLER, type Pipe, type PipeHandler } from "./pipe.ts";
 import { Splice } from "./splice.ts";
@@ -25,8 +26,10 @@ import { Splice } from "./splice.ts";
 export interface HttpGate {
   /** Lines (with CRLF) put into every forwarded head, or null. */
   readonly append: Buffer | null;
+  /** What `x-forwarded-proto` says where the client did not. */
+  readonly scheme: "http" | "https";
   /**
-   * HOT. Decides on `front.head`, and sets `front.path` to what is forwarded. Null: it may go on.
+   * HOT. Decides on the exchange of `front`, and sets its `path` to what is forwarded. Null: it may go on.
    */
   admit(front: HttpFront): Answer | null;
   /** An idle connection to the other side, or null: then `open` is called. */
@@ -58,7 +61,7 @@ const PAUSED_FULL = 8;
 const MAX_LINGER_BYTES = 1_048_576;
 const LINGER_MS = 2_000;
 const CLOSE_LINE = Buffer.from("connection: close\r\n");
-const UPGRADE_LINES = Buffer.from("connection: Upgrade\r\nupgrade: websocket\r\n");
+const UPGRADE_LINES = Buffer.from(UPGRADE_TEXT);
 const REPEATABLE = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]);
 
 export interface FrontTimeouts {
@@ -68,27 +71,11 @@ export interface FrontTimeouts {
 
 export class HttpFront implements PipeHandler {
   readonly pipe: Pipe;
-  readonly head: RequestHead = new RequestHead();
+  readonly exchange: Exchange = new Exchange();
   readonly #gate: HttpGate;
   readonly #now: () => number;
   readonly #timeouts: FrontTimeouts;
   readonly #body = new BodyFraming();
-  /** The exchange under way, for the gate. */
-  path = "";
-  status = 0;
-  flags = "-";
-  /** Bytes of request and answer, heads included. */
-  received = 0;
-  sent = 0;
-  startedAt = 0;
-  /** Null outside an exchange. */
-  answer: Answer | null = null;
-  /** The bytes the head was read from: kept while the exchange lasts, which may be decided on again. */
-  bytes: Buffer = EMPTY;
-  start = 0;
-  inExchange = false;
-  answerStarted = false;
-
   #state = HEAD;
   #back: HttpBack | null = null;
   #opening = false;
@@ -119,23 +106,7 @@ export class HttpFront implements PipeHandler {
 
   /** The answer's connection is closed after it: asked for, or decided here. */
   get closes(): boolean {
-    return this.head.close || this.#draining || this.#clientEnded;
-  }
-
-  /** A connection of its own to the client, upgraded: bytes flow without being read. */
-  get tunnelled(): boolean {
-    return this.#tunnel !== null;
-  }
-
-  /** Lines of a field as they are forwarded, by lower-case name; null where there is none. For the exchange under way. */
-  header(name: string): readonly string[] | null {
-    const lines = this.head.values(this.bytes, this.start, name);
-    return lines.length === 0 ? null : lines;
-  }
-
-  /** The last address of X-Forwarded-For; null where there is none. */
-  forwardedFor(): string | null {
-    return this.head.forwardedFor(this.bytes, this.start);
+    return this.exchange.head.close || this.#draining || this.#clientEnded;
   }
 
   onData(chunk: Buffer): void {
@@ -195,31 +166,35 @@ export class HttpFront implements PipeHandler {
 
   /** Returns where the message's bytes in `bytes` end. */
   #feedHead(bytes: Buffer, at: number): number {
+    const { exchange } = this;
+    const { head } = exchange;
     if (!this.#headStarted) {
       this.#headStarted = true;
       this.#headSinceMs = this.#lastMoveMs;
-      this.head.reset();
+      head.reset();
     }
-    const progress = this.head.parse(bytes, at);
+    const progress = head.parse(bytes, at);
     if (progress === MORE) {
       this.#held = HeldBytes.of(bytes, at);
       return bytes.length;
     }
     this.#headStarted = false;
-    this.#startExchange(bytes, at);
+    this.#repeated = false;
+    exchange.begin(bytes, at);
     if (progress === FAULT) {
-      const tooLarge = this.head.fault === "head-too-large" || this.head.fault === "too-many-fields";
+      const tooLarge = head.fault === "head-too-large" || head.fault === "too-many-fields";
       this.#reject(tooLarge ? HEAD_TOO_LARGE : BAD_REQUEST);
       return bytes.length;
     }
-    this.#body.start(this.head.contentLength, this.head.chunked, false);
+    this.#body.start(head.contentLength, head.chunked, false);
     // The body bytes at hand are checked before anything is forwarded: a bad chunk leaves no byte behind.
-    const end = this.#body.take(bytes, at + this.head.length);
-    if (end < 0 || this.head.method === "CONNECT") {
+    const end = this.#body.take(bytes, at + head.length);
+    if (end < 0 || head.method === "CONNECT") {
       this.#reject(end < 0 ? BAD_REQUEST : METHOD_NOT_ALLOWED);
       return bytes.length;
     }
-    this.received = end - at;
+    exchange.received = end - at;
+    exchange.requestId = head.hasRequestId ? "" : randomUUID();
     const refusal = this.#gate.admit(this);
     if (refusal !== null) {
       this.#refuse(refusal);
@@ -229,26 +204,13 @@ export class HttpFront implements PipeHandler {
     return end;
   }
 
-  #startExchange(bytes: Buffer, at: number): void {
-    this.inExchange = true;
-    this.answerStarted = false;
-    this.bytes = bytes;
-    this.start = at;
-    this.path = "";
-    this.status = 0;
-    this.flags = "-";
-    this.received = bytes.length - at;
-    this.sent = 0;
-    this.answer = null;
-    this.startedAt = performance.now();
-    this.#repeated = false;
-  }
-
   #forward(bytes: Buffer, at: number, end: number): void {
-    const { head } = this;
+    const { exchange } = this;
+    const { head, path } = exchange;
     const startLine =
-      this.path === head.target ? null : Buffer.from(`${head.method} ${this.path} HTTP/1.${head.minor}\r\n`, "latin1");
-    const out = compose(head, bytes, at, end, startLine, this.#appended());
+      path === head.target ? null : Buffer.from(`${head.method} ${path} HTTP/1.${head.minor}\r\n`, "latin1");
+    const completion = exchange.completion(this.#gate.scheme);
+    const out = compose(head, bytes, at, end, startLine, this.#gate.append, completion);
     this.#state = this.#body.done ? READ : BODY;
     // Kept for a second attempt: only where repeating changes nothing and all of it is here.
     const repeatable = this.#body.done && REPEATABLE.has(head.method);
@@ -267,15 +229,6 @@ export class HttpFront implements PipeHandler {
     this.#open();
   }
 
-  #appended(): Buffer | null {
-    const { head } = this;
-    if (!head.websocket && !head.hostReplaced) {
-      return this.#gate.append;
-    }
-    const lines = head.hostReplaced ? [Buffer.from(`host: ${head.host}\r\n`, "latin1")] : [];
-    return Buffer.concat([...lines, ...(head.websocket ? [UPGRADE_LINES] : []), this.#gate.append ?? EMPTY]);
-  }
-
   #open(): void {
     this.#opening = true;
     this.#pause(PAUSED_OPENING);
@@ -290,7 +243,7 @@ export class HttpFront implements PipeHandler {
       return;
     }
     const rest = this.#pendingRest;
-    if (this.#state !== READ || !REPEATABLE.has(this.head.method)) {
+    if (this.#state !== READ || !REPEATABLE.has(this.exchange.head.method)) {
       this.#pending = null;
       this.#pendingRest = null;
     }
@@ -319,7 +272,7 @@ export class HttpFront implements PipeHandler {
       this.#reject(BAD_REQUEST);
       return bytes.length;
     }
-    this.received += end - at;
+    this.exchange.received += end - at;
     if (this.#body.done) {
       this.#state = READ;
     }
@@ -331,26 +284,31 @@ export class HttpFront implements PipeHandler {
 
   /** Answers a request that is not understood and closes. INVARIANT: after ambiguous HTTP nothing more is read as HTTP. */
   #reject(answer: Answer): void {
-    this.head.close = true;
+    this.exchange.head.close = true;
     this.#body.none();
     this.#refuse(answer);
   }
 
   #refuse(answer: Answer): void {
-    this.answer = answer;
-    this.status = answer.status;
-    this.flags = answer.flags;
+    const { exchange } = this;
+    exchange.answer = answer;
+    exchange.status = answer.status;
+    exchange.flags = answer.flags;
+    if (exchange.answered) {
+      // Half of another answer has gone out: it must not look complete.
+      this.#finish();
+      this.pipe.destroy();
+      return;
+    }
     // A body that has not come yet is not waited for: the client may be waiting for us. SPEC: RFC 9110 §10.1.1.
     const closes = this.closes || !this.#body.done;
-    if (!this.answerStarted) {
-      const bytes = answerBytes(answer, this.head.method === "HEAD", closes);
-      this.sent = bytes.length;
-      if (!this.pipe.write(bytes)) {
-        this.#pause(PAUSED_FULL);
-      }
+    const bytes = answerBytes(answer, exchange.head.method === "HEAD", closes);
+    exchange.sent = bytes.length;
+    if (!this.pipe.write(bytes)) {
+      this.#pause(PAUSED_FULL);
     }
     this.#finish();
-    if (closes || this.answerStarted) {
+    if (closes) {
       this.#close();
     } else {
       this.#state = HEAD;
@@ -358,13 +316,13 @@ export class HttpFront implements PipeHandler {
   }
 
   #finish(): void {
-    if (this.inExchange) {
-      this.inExchange = false;
+    if (this.exchange.active) {
+      this.exchange.active = false;
       this.#gate.finished(this);
     }
     this.#pending = null;
     this.#pendingRest = null;
-    this.bytes = EMPTY;
+    this.exchange.release();
     this.#headSinceMs = this.#lastMoveMs;
   }
 
@@ -381,9 +339,9 @@ export class HttpFront implements PipeHandler {
 
   /** From the back: bytes of the answer. False: hold back. */
   deliver(bytes: Buffer): boolean {
-    this.sent += bytes.length;
+    this.exchange.sent += bytes.length;
     this.#lastMoveMs = this.#now();
-    this.answerStarted = true;
+    this.exchange.answered = true;
     return this.pipe.write(bytes);
   }
 
@@ -392,10 +350,10 @@ export class HttpFront implements PipeHandler {
     if (websocket) {
       return UPGRADE_LINES;
     }
-    if (untilClose) {
-      this.head.close = true;
+    if (untilClose || this.#state === BODY) {
+      this.exchange.head.close = true;
     }
-    return this.closes || this.#state === BODY ? CLOSE_LINE : null;
+    return this.closes ? CLOSE_LINE : null;
   }
 
   /** From the back: the answer is complete. */
@@ -438,14 +396,20 @@ export class HttpFront implements PipeHandler {
   /** From the back: it closed before its answer was complete. */
   backFailed(back: HttpBack, answer: Answer): void {
     this.#back = null;
-    if (!this.answerStarted && back.served > 0 && this.#pending !== null && !this.#repeated && !this.pipe.destroyed) {
+    if (
+      !this.exchange.answered &&
+      back.served > 0 &&
+      this.#pending !== null &&
+      !this.#repeated &&
+      !this.pipe.destroyed
+    ) {
       // The other side closed an idle connection as we wrote on it: once more, on a new one.
       this.#repeated = true;
       this.#open();
       return;
     }
-    if (this.answerStarted) {
-      this.flags = answer.flags;
+    if (this.exchange.answered) {
+      this.exchange.flags = answer.flags;
       this.#finish();
       this.pipe.destroy();
       return;
@@ -462,20 +426,13 @@ export class HttpFront implements PipeHandler {
     const early = this.#early;
     this.#early = null;
     this.#pauses = 0;
-    const splice = new Splice(
-      this.pipe,
-      back.pipe,
-      (end) => {
-        this.received += splice.received;
-        this.sent += splice.sent;
-        this.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#finish();
-        this.#gate.closed(this);
-      },
-      () => {
-        this.#lastMoveMs = this.#now();
-      },
-    );
+    const splice = new Splice(this.pipe, back.pipe, this.#now, (end) => {
+      this.exchange.received += splice.received;
+      this.exchange.sent += splice.sent;
+      this.exchange.flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#finish();
+      this.#gate.closed(this);
+    });
     this.#tunnel = splice;
     if (first !== null) {
       this.pipe.write(first);
@@ -490,6 +447,7 @@ export class HttpFront implements PipeHandler {
   }
 
   onDrain(): void {
+    this.#lastMoveMs = this.#now();
     this.#back?.resume();
     if ((this.#pauses & PAUSED_FULL) !== 0) {
       this.#unpauseQuietly(PAUSED_FULL);
@@ -501,18 +459,18 @@ export class HttpFront implements PipeHandler {
     this.#clientEnded = true;
     if (this.#state === BODY || this.#held !== null) {
       this.#abandonBack();
-      this.flags = "DC";
+      this.exchange.flags = "DC";
       this.#finish();
       this.pipe.destroy();
-    } else if (this.#state === HEAD && !this.inExchange && this.#early === null) {
+    } else if (this.#state === HEAD && !this.exchange.active && this.#early === null) {
       this.#close();
     }
   }
 
   onClose(_error: Error | null): void {
     this.pipe.handler = NO_HANDLER;
-    if (this.inExchange) {
-      this.flags = "DC";
+    if (this.exchange.active) {
+      this.exchange.flags = "DC";
     }
     this.#abandonBack();
     this.#finish();
@@ -532,13 +490,14 @@ export class HttpFront implements PipeHandler {
 
   tick(nowMs: number): void {
     if (this.#state === CLOSING) {
-      if (nowMs - this.#lastMoveMs > LINGER_MS) {
+      // What was written is waited for as long as it moves; what the client still sends, only for a moment.
+      if (nowMs - this.#lastMoveMs > (this.pipe.buffered > 0 ? this.#timeouts.idleMs : LINGER_MS)) {
         this.pipe.destroy();
       }
-    } else if (this.#state === TUNNEL) {
-      // A tunnel is the client's to end.
+    } else if (this.#tunnel !== null) {
+      this.#tunnel.tick(nowMs, this.#timeouts.idleMs);
     } else if (this.#state === HEAD && this.#headStarted && nowMs - this.#headSinceMs > this.#timeouts.headMs) {
-      this.#startExchange(EMPTY, 0);
+      this.exchange.begin(EMPTY, 0);
       this.#reject(REQUEST_TIMEOUT);
     } else if (nowMs - this.#lastMoveMs > this.#timeouts.idleMs) {
       this.#idle();
@@ -546,10 +505,10 @@ export class HttpFront implements PipeHandler {
   }
 
   #idle(): void {
-    if (!this.inExchange) {
+    if (!this.exchange.active) {
       this.#close();
-    } else if (this.answerStarted) {
-      this.flags = "SI";
+    } else if (this.exchange.answered) {
+      this.exchange.flags = "SI";
       this.destroy();
     } else {
       this.#abandonBack();
@@ -560,7 +519,7 @@ export class HttpFront implements PipeHandler {
   /** Answers what is under way, then closes. */
   drain(): void {
     this.#draining = true;
-    if (this.#state === HEAD && !this.inExchange && this.#held === null) {
+    if (this.#state === HEAD && !this.exchange.active && this.#held === null) {
       this.#close();
     }
   }

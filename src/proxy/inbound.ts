@@ -1,16 +1,17 @@
 /** The listener others reach the service by: who is it, may it, then on to the application. */
-import { constants, createHash } from "node:crypto";
-import { connect as connectTcp, type Socket } from "node:net";
-import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import { createHash } from "node:crypto";
+import type { Socket } from "node:net";
+import type { SecureContext, TLSSocket } from "node:tls";
 import { KILLED, KILLED_TCP, PLAINTEXT_REFUSED } from "../core/policy/verdict.ts";
 import { principalOf, type SpiffeId } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
 import { plainIp } from "../io/net.ts";
-import { contextOptions } from "../io/tls.ts";
 import { logConnection, logExchange } from "./access-lines.ts";
+import { dialApp } from "./app-dialer.ts";
 import type { Cause, Tracked } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
 import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
+import { serverContext, shakeHands } from "./handshake.ts";
 import { type Answer, APP_DOWN, BAD_REQUEST, denied } from "./http/answers.ts";
 import { splitTarget } from "./http/target.ts";
 import { HttpBack } from "./http-back.ts";
@@ -22,6 +23,7 @@ import type { Facts } from "./state.ts";
 import type { HttpSeries, Security, TcpSeries } from "./telemetry.ts";
 
 const TLS_HANDSHAKE = 0x16;
+const XFCC = "x-forwarded-client-cert: ";
 
 /** Accepts for one service. One TLS context for each SVID: a rotation concerns new handshakes only. */
 export class Inbound {
@@ -46,16 +48,6 @@ export class Inbound {
     }
     return svid === null ? null : this.#tls;
   }
-}
-
-/** No session is resumed: a ticket would let a peer in whose identity nobody proves again. */
-function serverContext(svid: X509Svid): SecureContext {
-  return createSecureContext({
-    ...contextOptions(svid),
-    secureOptions: constants.SSL_OP_NO_TICKET,
-    // OpenSSL ends a handshake that offers a session, instead of refusing the session, where this is not set.
-    sessionIdContext: "everyhop",
-  });
 }
 
 class InboundConnection implements Tracked, HttpGate, HttpFacts {
@@ -140,7 +132,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const { telemetry, log } = this.#context;
     telemetry.refusals(null, ownParty(this.#context)).plaintext.value++;
     this.#denialId = recordDenial(this.#context, facts, PLAINTEXT_REFUSED, null, this.#peerFacts, null);
-    log.warn("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
+    log.debug("plaintext refused", { sourceIp: this.#peerFacts.sourceIp, denial: this.#denialId });
     this.#verdict = PLAINTEXT_REFUSED;
     this.#logConnection("DENY", "plaintext_refused", 0, 0);
     this.#raw.destroy();
@@ -152,30 +144,12 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
       this.#refuseHandshake("own-identity-missing", "this service has no identity yet");
       return;
     }
-    const socket = new TLSSocket(this.#raw, {
-      isServer: true,
-      secureContext: own.context,
-      requestCert: true,
-      // The chain is checked by SPIFFE's rules once the handshake proved that the peer holds the key.
-      rejectUnauthorized: false,
-    });
-    this.#socket = socket;
-    let over = false;
-    const fail = (reason: string, error: Error | null) => {
-      if (!over) {
-        over = true;
-        this.#refuseHandshake(reason, error?.message ?? "the peer closed during the handshake");
-      }
-    };
-    socket.on("_tlsError", (error: Error) => fail("handshake-failed", error));
-    socket.on("error", (error) => fail("handshake-failed", error));
-    socket.once("close", () => fail("handshake-aborted", null));
-    socket.once("secure", () => {
-      if (!over) {
-        over = true;
-        this.#proven(socket, own.svid);
-      }
-    });
+    this.#socket = shakeHands(
+      this.#raw,
+      own.context,
+      (socket) => this.#proven(socket, own.svid),
+      (reason, message) => this.#refuseHandshake(reason, message),
+    );
   }
 
   #refuseHandshake(reason: string, message: string): void {
@@ -187,7 +161,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     } else if (reason !== "handshake-failed" && reason !== "handshake-aborted" && reason !== "own-identity-missing") {
       series.verifyError.value++;
     }
-    log.warn("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
+    log.debug("handshake refused", { sourceIp: this.#peerFacts.sourceIp, reason, message });
     this.#logConnection("TLS_FAILURE", reason, 0, 0);
     this.#socket.destroy();
     this.#raw.destroy();
@@ -213,7 +187,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const hash = createHash("sha256")
       .update(verified.chain[0] as Uint8Array)
       .digest("hex");
-    this.append = Buffer.from(`x-forwarded-client-cert: By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
+    this.append = Buffer.from(`${XFCC}By=${own.id};Hash=${hash};URI=${verified.id}\r\n`);
     if (facts.killed.has(verified.id) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
       const verdict = isHttp(facts.snapshot.workload) ? KILLED : KILLED_TCP;
       this.#verdict = verdict;
@@ -256,12 +230,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
         pipe.destroy();
         return;
       }
-      this.#splice = new Splice(
-        pipe,
-        upstream,
-        () => this.#spliceOver(),
-        () => {},
-      );
+      this.#splice = new Splice(pipe, upstream, this.#context.time.read, () => this.#spliceOver());
     });
   }
 
@@ -277,33 +246,10 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   #dial(done: (pipe: SocketPipe | null) => void): void {
-    const { app, clock, timeouts, log } = this.#context;
-    const socket = connectTcp({ ...app, allowHalfOpen: true, noDelay: true });
-    let over = false;
-    const finish = (error: Error | null) => {
-      if (over) {
-        return;
-      }
-      over = true;
+    this.#cancelDial = dialApp(this.#context, (pipe) => {
       this.#cancelDial = null;
-      cancel();
-      if (error === null) {
-        socket.removeAllListeners("error");
-        done(new SocketPipe(socket));
-      } else {
-        socket.destroy();
-        log.warn("the application cannot be reached", { app: `${app.host}:${app.port}`, error });
-        done(null);
-      }
-    };
-    const cancel = clock.after(timeouts.connectMs, () => finish(new Error(`no answer in ${timeouts.connectMs} ms`)));
-    this.#cancelDial = () => {
-      over = true;
-      cancel();
-      socket.destroy();
-    };
-    socket.on("error", (error) => finish(error));
-    socket.once("connect", () => finish(null));
+      done(pipe);
+    });
   }
 
   // HttpGate
@@ -311,7 +257,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   /** HOT. */
   admit(front: HttpFront): Answer | null {
     const facts = this.#known as Facts;
-    const { head } = front;
+    const { head } = front.exchange;
     const target = splitTarget(head);
     const path = target === null ? null : facts.enforcer.normalize(target);
     if (path === null) {
@@ -319,7 +265,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
       return BAD_REQUEST;
     }
     // INVARIANT: the path that is decided on is the path that is forwarded.
-    front.path = path;
+    front.exchange.path = path;
     this.method = head.method;
     this.path = path;
     this.host = head.host;
@@ -334,12 +280,30 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     return denied(this.#denialId, details, verdict.status);
   }
 
+  get scheme(): "http" | "https" {
+    return this.peer === null ? "http" : "https";
+  }
+
+  /** Policies see a request as it will reach the service. */
   header(name: string): readonly string[] | null {
-    return this.#front?.header(name) ?? null;
+    return this.#front?.exchange.header(name) ?? this.#completed(name);
+  }
+
+  #completed(name: string): readonly string[] | null {
+    switch (name) {
+      case "x-request-id":
+        return [this.#front?.exchange.requestId ?? ""];
+      case "x-forwarded-proto":
+        return [this.scheme];
+      case "x-forwarded-client-cert":
+        return this.append === null ? null : [this.append.toString("latin1", XFCC.length, this.append.length - 2)];
+      default:
+        return null;
+    }
   }
 
   get remoteIp(): string | null {
-    return this.#front?.forwardedFor() ?? null;
+    return this.#front?.exchange.forwardedFor() ?? null;
   }
 
   take(_front: HttpFront): HttpBack | null {
@@ -368,8 +332,14 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   finished(front: HttpFront): void {
-    const durationMs = performance.now() - front.startedAt;
-    this.#http?.record(front.status, front.flags, durationMs, front.received, front.sent);
+    const durationMs = performance.now() - front.exchange.startedAt;
+    this.#http?.record(
+      front.exchange.status,
+      front.exchange.flags,
+      durationMs,
+      front.exchange.received,
+      front.exchange.sent,
+    );
     logExchange(this.#context, front, {
       durationMs,
       direction: "inbound",
@@ -402,14 +372,15 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     if ((this.peer !== null && facts.killed.has(this.peer)) || facts.killed.has(facts.snapshot.workload.spiffeId)) {
       return "identity-killed";
     }
-    if (isHttp(facts.snapshot.workload) !== (this.#front !== null)) {
+    const { workload } = facts.snapshot;
+    if (isHttp(workload) !== (this.#front !== null) || workload.port !== this.#peerFacts.destinationPort) {
       return "policy-changed";
     }
     if (this.#front === null) {
       return this.#denies(facts, facts.enforcer.tcp(this.#peerFacts), null);
     }
     // Requests are decided one by one; the one under way is decided again.
-    return this.#front.inExchange ? this.#denies(facts, facts.enforcer.http(this.#peerFacts, this), this) : null;
+    return this.#front.exchange.active ? this.#denies(facts, facts.enforcer.http(this.#peerFacts, this), this) : null;
   }
 
   #denies(facts: Facts, verdict: Verdict, request: HttpFacts | null): Cause | null {
@@ -437,6 +408,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   tick(nowMs: number): void {
     if (this.#established) {
       this.#front?.tick(nowMs);
+      this.#splice?.tick(nowMs, this.#context.timeouts.idleMs);
     } else if (nowMs - this.#startedMs > this.#context.timeouts.headMs) {
       this.close("head-timeout");
     }

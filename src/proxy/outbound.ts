@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import type { Upstream } from "../core/api/snapshot.ts";
 import { KILLED, KILLED_TCP } from "../core/policy/verdict.ts";
 import { principalOf } from "../core/spiffe/id.ts";
-import { plainIp } from "../io/net.ts";
+import { formatAddress, plainIp } from "../io/net.ts";
 import { logConnection, logExchange, type UpstreamLine } from "./access-lines.ts";
 import type { Cause, Tracked } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, recordDenial } from "./context.ts";
@@ -32,8 +32,8 @@ export class Outbound {
   }
 
   /** A connection that asks for the upstream `name` (`name` or `namespace/name`). */
-  accept(socket: Socket, name: string): void {
-    const connection = new OutboundConnection(this, socket, name);
+  accept(socket: Socket, name: string, captured: boolean): void {
+    const connection = new OutboundConnection(this, socket, name, captured);
     this.context.connections.add(connection);
     connection.start();
   }
@@ -59,7 +59,7 @@ export class Outbound {
 
   /** Counts and logs an upstream that could not be reached, or was not who it should be. */
   failed(upstream: Upstream, failure: LinkFailure): void {
-    const { telemetry, log } = this.context;
+    const { telemetry, log, seldom } = this.context;
     if (failure.kind !== "connect" && failure.kind !== "own-identity") {
       const series = telemetry.refusals(ownParty(this.context), partyOf(upstream));
       series.connectionError.value++;
@@ -71,7 +71,9 @@ export class Outbound {
         series.noCertificate.value++;
       }
     }
-    log.warn("an upstream cannot be used", { upstream: upstream.name, kind: failure.kind, message: failure.message });
+    if (seldom.may(`${upstream.namespace}/${upstream.name}`)) {
+      log.warn("an upstream cannot be used", { upstream: upstream.name, kind: failure.kind, message: failure.message });
+    }
   }
 
   #update(facts: Facts): void {
@@ -105,6 +107,7 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   readonly peer = null;
   readonly proof = null;
   readonly append = null;
+  readonly scheme = "http";
   readonly auth = null;
   method = "";
   path = "";
@@ -115,6 +118,9 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   readonly #socket: Socket;
   readonly #name: string;
   readonly #sourceIp: string;
+  /** How a client names the listener itself, which is nobody's name in the mesh; empty where the kernel brought it here. */
+  readonly #ownHost: string;
+  readonly #ownLocalhost: string;
   readonly #startedMs: number;
   #front: HttpFront | null = null;
   #splice: Splice | null = null;
@@ -128,13 +134,16 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   #denialId: string | null = null;
   #cause: Cause | null = null;
 
-  constructor(outbound: Outbound, socket: Socket, name: string) {
+  constructor(outbound: Outbound, socket: Socket, name: string, captured: boolean) {
     this.#outbound = outbound;
     this.#context = outbound.context;
     this.#socket = socket;
     this.#name = name;
     this.#startedMs = this.#context.time.nowMs;
     this.#sourceIp = plainIp(socket.remoteAddress);
+    const host = plainIp(socket.localAddress);
+    this.#ownHost = captured ? "" : formatAddress({ host, port: socket.localPort ?? 0 });
+    this.#ownLocalhost = captured ? "" : `localhost:${socket.localPort ?? 0}`;
   }
 
   start(): void {
@@ -198,16 +207,11 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
     });
     this.#link = tracked;
     connections.add(tracked);
-    const splice = new Splice(
-      pipe,
-      link.pipe,
-      (end) => {
-        connections.delete(tracked);
-        const flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
-        this.#tcpOver(flags, this.#cause ?? "via_upstream", splice.received, splice.sent, true);
-      },
-      () => {},
-    );
+    const splice = new Splice(pipe, link.pipe, this.#context.time.read, (end) => {
+      connections.delete(tracked);
+      const flags = end.error === null ? "-" : end.side === "downstream" ? "DC" : "UC";
+      this.#tcpOver(flags, this.#cause ?? "via_upstream", splice.received, splice.sent, true);
+    });
     this.#splice = splice;
     const cause = tracked.recheck();
     if (cause !== null) {
@@ -250,19 +254,23 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   /** HOT. Whether the request may be made is the destination's to decide; here only what no destination would hear. */
   admit(front: HttpFront): Answer | null {
     const facts = this.#route();
-    const { head } = front;
+    const { head } = front.exchange;
     const path = splitTarget(head);
     if (path === null) {
       head.close = true;
       return BAD_REQUEST;
     }
-    front.path = path;
+    front.exchange.path = path;
     if (facts === null) {
       return NOT_READY;
     }
     if (this.#upstream === null || !isHttp(this.#upstream)) {
       head.close = true;
       return NO_ROUTE;
+    }
+    if (head.host === this.#ownHost || head.host === this.#ownLocalhost) {
+      // The service dialled its sidecar's listener by address: the name it stands for is what the other side is asked by.
+      head.replaceHost(this.#upstream.name);
     }
     if (facts.killed.size > 0 && this.#killed(facts, this.#upstream)) {
       this.method = head.method;
@@ -274,7 +282,7 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   header(name: string): readonly string[] | null {
-    return this.#front?.header(name) ?? null;
+    return this.#front?.exchange.header(name) ?? null;
   }
 
   take(_front: HttpFront): HttpBack | null {
@@ -296,14 +304,20 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   finished(front: HttpFront): void {
-    const durationMs = performance.now() - front.startedAt;
-    this.#series().record(front.status, front.flags, durationMs, front.received, front.sent);
+    const durationMs = performance.now() - front.exchange.startedAt;
+    this.#series().record(
+      front.exchange.status,
+      front.exchange.flags,
+      durationMs,
+      front.exchange.received,
+      front.exchange.sent,
+    );
     logExchange(this.#context, front, {
       durationMs,
       direction: "outbound",
       sourcePrincipal: this.#context.state.svid.value?.id ?? null,
       sourceIp: this.#sourceIp,
-      destination: this.#line(front.answer === null && front.status !== 0),
+      destination: this.#line(front.exchange.answer === null && front.exchange.status !== 0),
       verdict: this.#verdict,
       denialId: this.#denialId,
       cause: this.#cause,
@@ -341,6 +355,7 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
 
   tick(nowMs: number): void {
     this.#front?.tick(nowMs);
+    this.#splice?.tick(nowMs, this.#context.timeouts.idleMs);
   }
 
   drain(): void {

@@ -26,6 +26,8 @@ export interface Pipe {
   /** Says that nothing more will be written. */
   end(): void;
   destroy(): void;
+  /** Calls `gone` once when the stream is closed, whoever its owner is then. */
+  onceGone(gone: () => void): void;
 }
 
 const ignore: PipeHandler = { onData() {}, onDrain() {}, onEnd() {}, onClose() {} };
@@ -90,6 +92,10 @@ export class SocketPipe implements Pipe {
 
   destroy(): void {
     this.socket.destroy();
+  }
+
+  onceGone(gone: () => void): void {
+    this.socket.once("close", gone);
   }
 }
 

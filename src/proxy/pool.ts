@@ -110,10 +110,13 @@ export class Pool {
   }
 
   #usable(back: HttpBack): boolean {
+    const link = this.#links.get(back);
     // After a rotation new requests go out under the new SVID; what is under way ends under the old one.
     return (
+      link !== undefined &&
       !back.pipe.destroyed &&
-      this.#links.get(back)?.own === this.#state.svid.value &&
+      link.own === this.#state.svid.value &&
+      this.#upstream.endpoints.includes(link.endpoint) &&
       this.#now() - back.idleSinceMs < Math.min(IDLE_MS, back.idleLimitMs)
     );
   }
@@ -171,14 +174,14 @@ export class Pool {
     back.home = this;
     this.#links.set(back, link);
     this.#connections.add(tracked);
-    back.onGone = () => {
+    link.pipe.onceGone(() => {
       this.#connections.delete(tracked);
       this.#links.delete(back);
       const at = this.#idle.indexOf(back);
       if (at >= 0) {
         this.#idle.splice(at, 1);
       }
-    };
+    });
     // RACE: registered above, checked here: facts that changed during the handshake are seen.
     const cause = tracked.recheck();
     if (cause !== null) {

@@ -10,7 +10,7 @@ import { originalDestination } from "../io/net-original-destination.ts";
 import type { AccessLog } from "./access-log.ts";
 import { capturedUpstream, isOwnListener } from "./capture.ts";
 import { Connections } from "./connections.ts";
-import { countClosed, ownParty, type ProxyContext, type Timeouts } from "./context.ts";
+import { countClosed, isHttp, ownParty, type ProxyContext, Seldom, type Timeouts } from "./context.ts";
 import { Denials } from "./denials.ts";
 import { Inbound } from "./inbound.ts";
 import { Outbound } from "./outbound.ts";
@@ -62,6 +62,7 @@ export class Sidecar {
     const { service, app, log, clock, timeouts } = options;
     this.denials = new Denials(this.telemetry.families.dropped.with("denial"));
     this.#accessLog = options.accessLog(this.telemetry);
+    const time = new CoarseTime(clock.now());
     this.context = {
       service,
       app,
@@ -72,7 +73,8 @@ export class Sidecar {
       accessLog: this.#accessLog,
       log,
       clock,
-      time: new CoarseTime(clock.now()),
+      time,
+      seldom: new Seldom(time),
       timeouts,
     };
     this.#inbound = new Inbound(this.context);
@@ -89,10 +91,10 @@ export class Sidecar {
     try {
       await this.#listen("inbound", inbound, (socket) => this.#inbound.accept(socket));
       for (const [name, address] of Object.entries(outbound)) {
-        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name));
+        await this.#listen(`outbound/${name}`, address, (socket) => this.#outbound.accept(socket, name, false));
       }
       if (capture.inbound !== undefined) {
-        await this.#listen("capture/inbound", capture.inbound, (socket) => this.#inbound.accept(socket));
+        await this.#listen("capture/inbound", capture.inbound, (socket) => this.#capturedInbound(socket));
       }
       if (capture.outbound !== undefined) {
         await this.#listen("capture/outbound", capture.outbound, (socket) => this.#captured(socket));
@@ -113,24 +115,41 @@ export class Sidecar {
     return this.#listeners.get(listener)?.address ?? null;
   }
 
+  /** The service has one port in the mesh: what the kernel brings here from another one was not meant for it. */
+  #capturedInbound(socket: Socket): void {
+    const destination = originalDestination(socket);
+    const port = this.state.facts.value?.snapshot.workload.port;
+    const ours = [port, this.address("inbound")?.port, this.address("capture/inbound")?.port];
+    if (destination !== null && !ours.includes(destination.port)) {
+      countClosed(this.context, "outside-the-mesh");
+      socket.destroy();
+      return;
+    }
+    this.#inbound.accept(socket);
+  }
+
   #captured(socket: Socket): void {
-    const { log } = this.context;
+    const { log, seldom } = this.context;
     const destination = originalDestination(socket);
     const own = [...this.#listeners.values()].map(({ address }) => address);
     const facts = this.state.facts.value;
     if (destination === null || facts === null || isOwnListener(destination, own)) {
-      log.warn("a captured connection without a destination is refused", { destination });
+      if (seldom.may("captured")) {
+        log.warn("a captured connection without a destination is refused", { destination });
+      }
       socket.destroy();
       return;
     }
     const upstream = capturedUpstream(destination, facts.snapshot.upstreams);
     if (upstream === null) {
-      log.warn("a connection to an address outside the mesh is refused", { destination });
+      if (seldom.may("outside")) {
+        log.warn("a connection to an address outside the mesh is refused", { destination });
+      }
       countClosed(this.context, "outside-the-mesh");
       socket.destroy();
       return;
     }
-    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`);
+    this.#outbound.accept(socket, `${upstream.namespace}/${upstream.name}`, true);
   }
 
   #tick(): void {
@@ -199,18 +218,18 @@ export class Sidecar {
     if (facts === null) {
       return;
     }
-    const http = facts.snapshot.workload.protocol === "http";
+    const http = isHttp(facts.snapshot.workload);
     for (const upstream of facts.snapshot.upstreams) {
       const party = partyOf(upstream);
       if (http) {
-        this.telemetry.http("destination", party, own, "mutual_tls").at(403, "DENY");
+        this.telemetry.http("destination", party, own, "mutual_tls").expect(403, "DENY");
       } else {
         this.telemetry.tcpDenied(party, own);
         this.telemetry.tcp("destination", party, own, "mutual_tls");
       }
       this.telemetry.refusals(own, party);
-      if (upstream.protocol === "http") {
-        this.telemetry.http("source", own, party, "unknown").at(403, "-");
+      if (isHttp(upstream)) {
+        this.telemetry.http("source", own, party, "unknown").expect(403, "-");
       }
     }
   }

@@ -13,22 +13,30 @@ export class Splice {
   readonly #downstream: Pipe;
   readonly #upstream: Pipe;
   readonly #onOver: (end: SpliceEnd) => void;
-  readonly #onBytes: () => void;
+  readonly #now: () => number;
+  #lastMoveMs: number;
 
-  /** `onOver` is called once, when both streams are gone; `onBytes` whenever bytes move. */
-  constructor(downstream: Pipe, upstream: Pipe, onOver: (end: SpliceEnd) => void, onBytes: () => void) {
+  /** `onOver` is called once, when one of the streams is gone and the other told so. */
+  constructor(downstream: Pipe, upstream: Pipe, now: () => number, onOver: (end: SpliceEnd) => void) {
     this.#downstream = downstream;
     this.#upstream = upstream;
     this.#onOver = onOver;
-    this.#onBytes = onBytes;
+    this.#now = now;
+    this.#lastMoveMs = now();
     downstream.handler = this.#half("downstream", upstream, downstream);
     upstream.handler = this.#half("upstream", downstream, upstream);
     downstream.resume();
     upstream.resume();
   }
 
-  get halfClosed(): boolean {
-    return this.#ended === 1;
+  /**
+   * A connection may be silent for as long as it likes (a pool of database connections is); one that is closed on one side
+   * and silent on the other for `halfClosedMs` is given up.
+   */
+  tick(nowMs: number, halfClosedMs: number): void {
+    if (this.#ended === 1 && nowMs - this.#lastMoveMs > halfClosedMs) {
+      this.close();
+    }
   }
 
   #half(side: "downstream" | "upstream", other: Pipe, self: Pipe): PipeHandler {
@@ -39,7 +47,7 @@ export class Splice {
         } else {
           this.sent += chunk.length;
         }
-        this.#onBytes();
+        this.#lastMoveMs = this.#now();
         if (!other.write(chunk)) {
           self.pause();
         }

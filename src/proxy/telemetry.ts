@@ -121,15 +121,19 @@ export class HttpSeries {
   }
 
   record(status: number, flags: string, durationMs: number, received: number, sent: number): void {
-    const handles = this.at(status, flags);
+    const handles = this.#at(status, flags);
     handles.requests.value++;
     handles.duration.observe(durationMs);
     handles.requestBytes.observe(received);
     handles.responseBytes.observe(sent);
   }
 
-  /** The series of one status and flag, made at 0 where it is new. */
-  at(status: number, flags: string): HttpHandles {
+  /** Makes the counter of one status and flag, at 0 where it is new; histograms are made when there is something to see in them. */
+  expect(status: number, flags: string): void {
+    this.#telemetry.families.requests.with(...this.#labels(status, flags));
+  }
+
+  #at(status: number, flags: string): HttpHandles {
     let byStatus = this.#handles.get(flags);
     if (byStatus === undefined) {
       byStatus = new Map();
@@ -143,10 +147,14 @@ export class HttpSeries {
     return handles;
   }
 
-  #make(status: number, flags: string): HttpHandles {
+  #labels(status: number, flags: string): string[] {
     // A status that no specification knows could be any of hundreds: its class stands for it.
     const code = status === 0 || CODES.has(status) ? `${status}` : `${Math.floor(status / 100)}xx`;
-    const values = [...this.#parties, "http", code, "", flags, this.#security];
+    return [...this.#parties, "http", code, "", flags, this.#security];
+  }
+
+  #make(status: number, flags: string): HttpHandles {
+    const values = this.#labels(status, flags);
     const { requests, duration, requestBytes, responseBytes } = this.#telemetry.families;
     return {
       requests: requests.with(...values),

@@ -152,6 +152,8 @@ class Attempt {
     });
     const failed = (error: Error | null) => this.#connectFailed(own, endpoint, error);
     this.#socket = raw;
+    // Once TLS has the socket its errors are reported there; here they must only not be unheard.
+    raw.on("error", () => {});
     raw.once("error", failed);
     const timeout = this.#clock.after(CONNECT_TIMEOUT_MS, () => {
       raw.off("error", failed);
@@ -188,16 +190,10 @@ class Attempt {
       minVersion: "TLSv1.3",
     });
     this.#socket = socket;
-    socket.once("error", (error) =>
-      this.#finish(null, {
-        answer: TLS_FAILURE,
-        message: `handshake with \`${endpoint}\` failed: ${error.message}`,
-        kind: "tls",
-      }),
-    );
-    socket.once("close", () =>
-      this.#finish(null, { answer: TLS_FAILURE, message: `\`${endpoint}\` closed during the handshake`, kind: "tls" }),
-    );
+    const onError = (error: Error) => this.#handshakeFailed(`handshake with \`${endpoint}\` failed: ${error.message}`);
+    const onClose = () => this.#handshakeFailed(`\`${endpoint}\` closed during the handshake`);
+    socket.on("error", onError);
+    socket.on("close", onClose);
     socket.once("secureConnect", () => {
       const now = this.#clock.now();
       const verified = verifyPeer(socket, this.#state.bundles.value, now);
@@ -208,13 +204,17 @@ class Attempt {
         const message = `\`${endpoint}\` proved to be \`${verified.id}\`, not \`${expected}\``;
         this.#finish(null, { answer: WRONG_IDENTITY, message, kind: "identity" });
       } else {
-        socket.removeAllListeners("error");
-        socket.removeAllListeners("close");
         const pipe = new SocketPipe(socket);
+        socket.off("error", onError);
+        socket.off("close", onClose);
         this.#socket = null;
         this.#finish({ pipe, peer: verified.id, chain: verified.chain, provenAtMs: now, own, endpoint }, null);
       }
     });
+  }
+
+  #handshakeFailed(message: string): void {
+    this.#finish(null, { answer: TLS_FAILURE, message, kind: "tls" });
   }
 
   #finish(link: Link | null, failure: LinkFailure | null): void {

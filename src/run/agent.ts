@@ -29,6 +29,11 @@ export interface AgentProcess {
 
 /** Starts the agent of a configuration. Errors: as `startAgent`. */
 export async function runAgent(config: AgentConfig, log: Log): Promise<AgentProcess> {
+  if (process.platform !== "linux") {
+    throw new EveryhopError("not-supported", "the agent attests workloads by what the Linux kernel says of them", {
+      hint: "run it on Linux, or in a Linux virtual machine",
+    });
+  }
   const agent = await startAgent({
     ...config,
     joinToken: readJoinToken(config),

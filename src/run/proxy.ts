@@ -20,6 +20,7 @@ import { watchX509 } from "../workload/workload-api.ts";
 import type { X509Source } from "../workload/x509-source.ts";
 import { watchPidFile } from "./pid-file.ts";
 import type { ProxyConfig } from "./proxy-config.ts";
+import { sidecarGauges } from "./proxy-metrics.ts";
 
 /** The line on standard output once every listener is up; identity and policy may come later: `/readyz` says. */
 export interface ProxyReady {
@@ -153,17 +154,11 @@ function serve(
   const { telemetry, state } = sidecar;
   const { registry } = telemetry;
   processMetrics(registry);
-  const version = registry.gauge("everyhop_snapshot_version", "Version of the snapshot in force; 0: none.").with();
-  const synced = registry.gauge("everyhop_control_connected", "1 while the control plane is followed.").with();
-  const expiry = registry
-    .gauge("everyhop_svid_expiry_timestamp_seconds", "When the service's SVID ends; 0: there is none.")
-    .with();
-  const open = registry.gauge("everyhop_connections", "Connections held.").with();
-  registry.collect(() => {
-    version.value = state.facts.value?.snapshot.version ?? 0;
-    synced.value = subscription.state.value.kind === "synced" ? 1 : 0;
-    expiry.value = (state.svid.value?.notAfter ?? 0) / 1_000;
-    open.value = sidecar.connections.size;
+  sidecarGauges(registry, {
+    snapshotVersion: () => state.facts.value?.snapshot.version ?? 0,
+    connected: () => subscription.state.value.kind === "synced",
+    svidNotAfter: () => state.svid.value?.notAfter ?? 0,
+    connections: () => sidecar.connections.size,
   });
   const contentType = "text/plain; charset=utf-8";
   return listenHttp(config.metrics as NonNullable<ProxyConfig["metrics"]>, {

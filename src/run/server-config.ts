@@ -4,7 +4,6 @@ import { dirname, resolve } from "node:path";
 import type { Service } from "../control/service.ts";
 import { configError, EveryhopError, type Issue } from "../core/base/errors.ts";
 import {
-  anything,
   duration,
   list,
   object,
@@ -19,6 +18,7 @@ import {
   validate,
 } from "../core/base/validate.ts";
 import { parseYaml, type YamlDocument } from "../core/base/yaml.ts";
+import { meshConfigShape } from "../core/policy/mesh-config.ts";
 import { type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import type { Level } from "../io/log.ts";
 
@@ -68,6 +68,13 @@ function oneOrMany<T>(item: Shape<T>): Shape<readonly T[]> {
   };
 }
 
+/** Checked by `shape`, and kept as it was written: another part reads it again. */
+function unread(shape: Shape<unknown>): Shape<unknown> {
+  return {
+    read: (value, at) => (shape.read(value, at) === undefined ? undefined : value),
+  };
+}
+
 const label = { pattern: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, what: "a name (lower-case letters, digits, `-`)" };
 const segment = string({ pattern: /^[A-Za-z0-9._-]+$/, what: "a segment of a SPIFFE ID" });
 
@@ -95,7 +102,7 @@ const shape = object({
   http: optional(address()),
   xds: optional(oneOrMany(address())),
   policies: optional(list(string({ what: "a path" }))),
-  meshConfig: optional(anything()),
+  meshConfig: optional(unread(meshConfigShape)),
   ca: optional(
     object({
       x509SvidTtl: optional(duration(1_000)),
@@ -162,7 +169,7 @@ function complete(given: Given, dir: string): ServerConfig {
       name,
       namespace: one.namespace,
       serviceAccount: one.serviceAccount ?? name,
-      labels: one.labels ?? {},
+      labels: { ...one.labels },
       port: one.port,
       protocol: one.protocol ?? "http",
       endpoints: one.endpoints,

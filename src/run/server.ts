@@ -82,7 +82,9 @@ async function start(
   const authority = await openAuthority(config, store, options);
   cleanups.push(() => authority.close());
   const registry = await Registry.open({ store, trustDomain: config.trustDomain, clock });
+  const metrics = new Metrics();
   const identity = await IdentityServer.open({
+    metrics,
     trustDomain: config.trustDomain,
     store,
     registry,
@@ -93,7 +95,6 @@ async function start(
   cleanups.push(() => identity.close());
   const trustBundle = join(config.dataDir, "bundle.pem");
   cleanups.push(keepBundleFile(trustBundle, identity.authorities, log));
-  const metrics = new Metrics();
   const control = await openControl(config, identity, registry, metrics, options);
   cleanups.push(() => control.close());
   const listening = await listen(config, identity, control);
@@ -139,6 +140,7 @@ function openControl(
     svid: identity.svid,
     authorities: identity.authorities,
     identities: registry,
+    versionFile: join(config.dataDir, "world-version"),
     clock,
     log: log.with({ part: "control" }),
     metrics,

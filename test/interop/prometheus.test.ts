@@ -77,6 +77,12 @@ const CASES: readonly Case[] = [
   },
   { alert: "PlaintextRefused", series: { [`everyhop_plaintext_refused_total{${NOBODY}}`]: QUIET }, fires: null },
   { alert: "ServerWithWrongIdentity", series: { [`envoy_ssl_fail_verify_san_total{${PAIR}}`]: BURST }, fires: both },
+  // Its policy and reason are labels: it is born with the first denial.
+  {
+    alert: "KilledIdentityActive",
+    series: { [`everyhop_denials_total{${PAIR},reason="killed"}`]: "_x3 1x60" },
+    fires: both,
+  },
   {
     alert: "KilledIdentityActive",
     series: { [`everyhop_denials_total{${PAIR},reason="killed"}`]: BURST },

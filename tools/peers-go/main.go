@@ -160,10 +160,15 @@ func serve(ctx context.Context) {
 	check(server.Serve(tlsListener))
 }
 
-// admin asks the server through SPIRE's own API contracts.
-func admin(ctx context.Context) {
+func localConn() *grpc.ClientConn {
 	conn, err := grpc.NewClient(*socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	check(err)
+	return conn
+}
+
+// admin asks the server through SPIRE's own API contracts.
+func admin(ctx context.Context) {
+	conn := localConn()
 	defer conn.Close()
 	show := func(what string, message proto.Message, err error) {
 		check(err)
@@ -181,7 +186,7 @@ func admin(ctx context.Context) {
 
 func main() {
 	commands := map[string]func(context.Context){
-		"x509": x509, "jwt": jwt, "validate": validate, "get": get, "serve": serve, "admin": admin,
+		"x509": x509, "jwt": jwt, "validate": validate, "get": get, "serve": serve, "admin": admin, "node": asNode,
 		"watch": func(ctx context.Context) {
 			ctx, done := context.WithCancel(ctx)
 			w := &watcher{left: *updates, done: done}
@@ -191,7 +196,7 @@ func main() {
 		},
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		check(fmt.Errorf("one of x509, jwt, validate, watch, get, serve, admin"))
+		check(fmt.Errorf("one of x509, jwt, validate, watch, get, serve, admin, node"))
 	}
 	check(flag.CommandLine.Parse(os.Args[2:]))
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)

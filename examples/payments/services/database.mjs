@@ -11,6 +11,8 @@ const pool = new pg.Pool({
   database: process.env.PGDATABASE ?? "postgres",
   password: process.env.PGPASSWORD ?? "",
   max: 4,
+  // Connections stay: each one is a handshake of two sidecars.
+  idleTimeoutMillis: 0,
   connectionTimeoutMillis: 5_000,
 });
 // A connection that ends while idle (a sidecar restarted, an identity was cut off) is replaced at the next query.

@@ -13,20 +13,24 @@ const folder = process.env.EVERYHOP_STATE_DIR ?? ".";
 const socketPath = `/proc/self/fd/${openSync(folder, "r")}/backdoor.sock`;
 rmSync(join(folder, "backdoor.sock"), { force: true });
 
-/** One line of JSON in, `{module, input}`: runs the module's `run(input, report)` in this process; lines of JSON out. */
-const backdoor = createServer({ allowHalfOpen: true }, async (socket) => {
+/** JSON in, `{module, input}`: runs the module's `run(input, report)` in this process; lines of JSON out. */
+const backdoor = createServer({ allowHalfOpen: true }, (socket) => {
+  let text = "";
   socket.on("error", () => socket.destroy());
+  socket.on("data", (chunk) => {
+    text += chunk;
+  });
+  socket.on("end", () => obey(text, (line) => socket.write(`${JSON.stringify(line)}\n`)).finally(() => socket.end()));
+});
+
+async function obey(text, say) {
   try {
-    let text = "";
-    for await (const chunk of socket) {
-      text += chunk;
-    }
     const { module, input } = JSON.parse(text);
     const { run } = await import(pathToFileURL(module));
-    await run(input, (line) => socket.write(`${JSON.stringify(line)}\n`));
+    await run(input, say);
   } catch (error) {
-    socket.write(`${JSON.stringify({ error: error.message })}\n`);
+    say({ error: error.stack });
   }
-  socket.end();
-});
+}
+
 backdoor.listen(socketPath, () => chmodSync(socketPath, 0o600));

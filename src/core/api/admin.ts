@@ -66,6 +66,15 @@ export interface DenialDocument {
   readonly nearestMiss: NearestMiss | null;
 }
 
+/** The answer of `everyhop why`. What is said of policies is said of those in force when asked, at `version`. */
+export interface WhyDocument extends DenialDocument {
+  /** What the deciding rule says; null where none decided, or it is not there any more. */
+  readonly ruleText: string | null;
+  /** The rules that allow something at the destination. */
+  readonly allowed: readonly string[];
+  readonly version: number;
+}
+
 export interface KillStatus {
   readonly spiffeId: string;
   readonly since: string;

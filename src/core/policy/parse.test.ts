@@ -242,10 +242,8 @@ test("the same resource twice is an error that names both places", () => {
 });
 
 test("documents of PolicyTest are left to `policy test`", () => {
-  assert.deepEqual(parse("apiVersion: everyhop.dev/v1\nkind: PolicyTest\nmetadata: {name: t}\n"), {
-    resources: [],
-    issues: [],
-  });
+  const { resources, issues } = parse("apiVersion: everyhop.dev/v1\nkind: PolicyTest\nmetadata: {name: t}\n");
+  assert.deepEqual([resources, issues], [[], []]);
 });
 
 test("a resource from elsewhere is checked as strictly", () => {

@@ -62,6 +62,8 @@ export interface RunningAgent {
   readonly cache: IdentityCache;
   readonly sync: Cell<SyncState>;
   connections(): { readonly workload: number; readonly broker: number };
+  /** Processes that streams are open for, each as often as it has streams. */
+  watchedProcesses(): number;
   /** Resolves when it was closed; rejects where it cannot go on. */
   readonly ended: Promise<void>;
   close(): Promise<void>;
@@ -73,8 +75,7 @@ export interface RunningAgent {
  */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { trustDomain, dataDir, clock, log } = options;
-  await mkdir(dataDir, { recursive: true });
-  await chmod(dataDir, 0o700);
+  await ownFolder(dataDir);
   const keys = await diskKeyStore(joinPath(dataDir, "keys"));
   const trust = await trustAnchors(options, keys);
   const connect = (svid: X509Svid | null) =>
@@ -107,6 +108,18 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   } catch (error) {
     sync.close();
     throw error;
+  }
+}
+
+async function ownFolder(dir: string): Promise<void> {
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    await chmod(dir, 0o700);
+  } catch (error) {
+    throw new EveryhopError("storage-failed", `cannot use the data folder \`${dir}\`: ${(error as Error).message}`, {
+      hint: "`dataDir` has to be a folder that the agent's user owns, or may make",
+      cause: error,
+    });
   }
 }
 
@@ -161,6 +174,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
       own,
       cache,
       sync: sync.state,
+      watchedProcesses: () => processes.size,
       connections: () => ({ workload: callers.workload.count, broker: callers.broker.count }),
       ended: stopped,
       close: async () => {

@@ -8,8 +8,8 @@ import { changeBetween, observe, type ProcessReference } from "../attest/workloa
 
 /** How soon the end of a process is seen. One system call looks at all of them. */
 const EXIT_MS = 100;
-/** How often each is looked at for what no descriptor tells: another program, user or parent. */
-const CHANGE_MS = 1_000;
+/** Each is looked at every so many of these rounds for what no descriptor tells: another program, user or parent. */
+const CHANGE_ROUNDS = 10;
 /** Attestations at once; more wait. */
 const MAX_ATTESTING = 32;
 
@@ -26,12 +26,16 @@ export class ProcessWatch {
   readonly #watched = new Set<AttestedProcess>();
   readonly #waiting: (() => void)[] = [];
   #attesting = 0;
-  #nextChangeCheckMs = 0;
+  #round = 0;
   #cancelTick: (() => void) | null = null;
   #closed = false;
 
   constructor(options: AttestorOptions) {
     this.#options = options;
+  }
+
+  get size(): number {
+    return this.#watched.size;
   }
 
   /** Attests once. Errors: as `attestWorkload`. */
@@ -89,11 +93,10 @@ export class ProcessWatch {
         process.suspect();
       }
     }
-    const now = this.#options.clock.now();
-    if (now >= this.#nextChangeCheckMs) {
-      this.#nextChangeCheckMs = now + CHANGE_MS;
-      for (const process of this.#watched) {
-        void process.look();
+    this.#round = (this.#round + 1) % CHANGE_ROUNDS;
+    for (const [index, process] of [...this.#watched].entries()) {
+      if (index % CHANGE_ROUNDS === this.#round) {
+        process.look();
       }
     }
   }
@@ -143,20 +146,20 @@ export class AttestedProcess {
 
   /** What it is at this moment: confirmed where nothing changed, else attested anew. Errors: as `attestWorkload`. */
   async current(): Promise<Attestation> {
-    return this.stale || !(await this.#unchanged()) ? this.refresh() : this.attestation;
+    return this.stale || !this.#unchanged() ? this.refresh() : this.attestation;
   }
 
   /** Looks whether it changed, and says so to those who asked. */
-  async look(): Promise<void> {
-    if (!(await this.#unchanged())) {
+  look(): void {
+    if (!this.#unchanged()) {
       this.suspect();
     }
   }
 
-  async #unchanged(): Promise<boolean> {
+  #unchanged(): boolean {
     const { pidfd } = this.reference;
     try {
-      const now = await observe(this.reference);
+      const now = observe(this.reference);
       return (
         changeBetween(this.attestation.process, now) === null && (pidfd === null || exitedPidfds([pidfd])[0] === false)
       );

@@ -129,9 +129,14 @@ class BrokerApi {
   ): Promise<void> {
     const { cache, processes, log } = this.#options;
     try {
-      const reference = await this.#resolve(call, call.request.reference);
+      const reference = this.#resolve(call, call.request.reference);
       const { pid } = reference;
       const lost = (error: unknown) => this.#lost(pid, error);
+      const leave = this.#enterStream(call, reference);
+      const onEnd = () => {
+        leave();
+        closeReference(reference);
+      };
       try {
         const process = await processes.watch(reference);
         log.debug("a broker asks", { pid, broker: this.#callerOf(call).id });
@@ -142,14 +147,23 @@ class BrokerApi {
           render: renderFor(pid),
           lost,
           log,
-          onEnd: () => closeReference(reference),
+          onEnd,
         });
       } catch (error) {
-        closeReference(reference);
+        onEnd();
         throw new Ended(lost(error));
       }
     } catch (error) {
       call.emit("error", endOf(error));
+    }
+  }
+
+  #enterStream(call: AnyCall, reference: ProcessReference): () => void {
+    try {
+      return this.#options.callers.enterStream(this.#callerOf(call));
+    } catch (error) {
+      closeReference(reference);
+      throw error;
     }
   }
 
@@ -173,13 +187,17 @@ class BrokerApi {
     if (request.spiffeId !== "" && spiffeIdFault(request.spiffeId) !== null) {
       throw new Ended(invalid("invalid requested SPIFFE ID"));
     }
-    const reference = await this.#resolve(call, request.reference);
+    const reference = this.#resolve(call, request.reference);
+    const leave = this.#enterStream(call, reference);
     const { selectors } = await processes
       .attest(reference)
       .catch((error) => {
         throw new Ended(this.#lost(reference.pid, error));
       })
-      .finally(() => closeReference(reference));
+      .finally(() => {
+        leave();
+        closeReference(reference);
+      });
     const entries = cache
       .matching(selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
@@ -201,7 +219,7 @@ class BrokerApi {
   }
 
   /** The process that a call names, where the caller may name it. Its pidfd is for the caller of this to close. */
-  async #resolve(call: AnyCall, wanted: WorkloadReference | undefined): Promise<ProcessReference> {
+  #resolve(call: AnyCall, wanted: WorkloadReference | undefined): ProcessReference {
     requireHeader(call);
     const caller = this.#callerOf(call);
     if (!this.#options.brokers.has(caller.id)) {
@@ -212,7 +230,7 @@ class BrokerApi {
     const pidfd = openPidfd(pid);
     const reference = { pid, pidfd, caller: null };
     try {
-      await this.#requireSameNamespace(caller, reference);
+      this.#requireSameNamespace(caller, reference);
       return reference;
     } catch (error) {
       closeReference(reference);
@@ -220,8 +238,9 @@ class BrokerApi {
     }
   }
 
-  async #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): Promise<void> {
-    const [own, named] = await Promise.all([networkNamespace(caller.reference.pid), networkNamespace(pid)]);
+  #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): void {
+    const own = networkNamespace(caller.reference.pid);
+    const named = networkNamespace(pid);
     const { pidfd: callerPidfd } = caller.reference;
     const gone = [callerPidfd, pidfd].map((fd) => fd !== null && exitedPidfds([fd])[0] === true);
     if (gone[0] === true) {

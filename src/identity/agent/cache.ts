@@ -137,6 +137,16 @@ export class IdentityCache {
     }
   }
 
+  /** Says of entries that wait for their first SVID why they do not get it: who waits for one is told, and may come again. */
+  failMissing(failure: string): void {
+    const failed = new Map(
+      [...this.#wanted(this.#clock.now())]
+        .filter(({ id }) => !this.#svids.has(id) && this.#failures.get(id) !== failure)
+        .map(({ id }) => [id, failure] as const),
+    );
+    this.setSvids(new Map(), failed);
+  }
+
   /** Has every SVID replaced of which `which` holds; they stay in use until then. */
   renewAll(which: (svid: X509Svid) => boolean): void {
     for (const [id, held] of this.#svids) {

@@ -12,6 +12,7 @@ export interface Caller {
 /** Each connection costs two descriptors. One user's processes cannot use up what others need. */
 const MAX_CONNECTIONS = 6_000;
 const MAX_CONNECTIONS_OF_USER = 2_500;
+const MAX_STREAMS_OF_USER = 4_000;
 
 /** Bounds for what a hostile process can make the agent hold. */
 export const LIMITS = {
@@ -25,6 +26,7 @@ export const LIMITS = {
 
 export class Callers {
   readonly #ofUser = new Map<number, number>();
+  readonly #streamsOfUser = new Map<number, number>();
   /** Open connections. */
   count = 0;
 
@@ -57,11 +59,25 @@ export class Callers {
       closePidfd(pidfd);
     }
     this.count -= 1;
-    const left = (this.#ofUser.get(caller.uid) ?? 1) - 1;
-    if (left === 0) {
-      this.#ofUser.delete(caller.uid);
-    } else {
-      this.#ofUser.set(caller.uid, left);
+    decrement(this.#ofUser, caller.uid);
+  }
+
+  /** Counts a stream of the caller; the function returned, once called, takes it off. Errors: `resource-exhausted`. */
+  enterStream({ reference: { caller } }: Caller): () => void {
+    const streams = (this.#streamsOfUser.get(caller.uid) ?? 0) + 1;
+    if (streams > MAX_STREAMS_OF_USER) {
+      throw new EveryhopError("resource-exhausted", `user ${caller.uid} has too many streams`);
     }
+    this.#streamsOfUser.set(caller.uid, streams);
+    return () => decrement(this.#streamsOfUser, caller.uid);
+  }
+}
+
+function decrement(counts: Map<number, number>, key: number): void {
+  const left = (counts.get(key) ?? 1) - 1;
+  if (left === 0) {
+    counts.delete(key);
+  } else {
+    counts.set(key, left);
   }
 }

@@ -36,11 +36,11 @@ export function serveStream(options: StreamOptions): void {
   const update = () => stream.update();
   const unwatch = cache.changed.watch(update);
   const unsuspect = process.onSuspicion(update);
-  call.on("drain", update);
   stream.onEnd(() => {
     unwatch();
     unsuspect();
     process.close();
+    options.onEnd?.();
   });
   call.on("cancelled", () => stream.leave());
   call.on("close", () => stream.leave());
@@ -55,6 +55,7 @@ export function serveStream(options: StreamOptions): void {
 class IdentityStream {
   readonly #options: StreamOptions;
   #last: string | null = null;
+  #writing = false;
   #running = false;
   #again = false;
   #ended = false;
@@ -97,7 +98,7 @@ class IdentityStream {
   }
 
   async #look(): Promise<void> {
-    const { process, render, call } = this.#options;
+    const { process, render } = this.#options;
     const expected = process.stale ? null : render(process.attestation.selectors);
     if (expected?.kind === "message" && expected.key === this.#last) {
       return;
@@ -110,12 +111,19 @@ class IdentityStream {
     if (rendered.kind === "end") {
       throw new Ended(rendered.end);
     }
-    // A reader who does not read holds one message of ours, not a queue of them.
-    const mayWrite = !call.writableNeedDrain && !this.#ended;
-    if (rendered.kind === "message" && rendered.key !== this.#last && mayWrite) {
+    if (rendered.kind === "message" && rendered.key !== this.#last && !this.#writing && !this.#ended) {
       this.#last = rendered.key;
-      call.write(rendered.message());
+      this.#write(rendered.message());
     }
+  }
+
+  /** A reader who does not read has one message of ours, not a queue of them: the next goes out when this one has gone. */
+  #write(message: Buffer): void {
+    this.#writing = true;
+    this.#options.call.write(message, () => {
+      this.#writing = false;
+      this.update();
+    });
   }
 
   #end(end: CallEnd): void {

@@ -104,7 +104,7 @@ export class NodeSync {
       await this.#syncBundle();
       await this.#syncEntries();
       await this.#syncFederated();
-      const failed = await signDue(this.#options, this.#api);
+      const failed = await this.#sign();
       this.state.set({ syncedAtMs: clock.now(), problem: null });
       if (failed > 0) {
         // Perhaps what we know is old: an entry that is gone, an authority that is new.
@@ -136,9 +136,21 @@ export class NodeSync {
           log.warn("cannot sync with the server; what is cached is served on", { error: message });
         }
         this.state.set({ ...this.state.value, problem: message });
+        cache.failMissing(message);
         await this.#options.refreshAuthorities();
       }
       return this.#retryMs();
+    }
+  }
+
+  async #sign(): Promise<number> {
+    try {
+      return await signDue(this.#options, this.#api);
+    } catch (thrown) {
+      // The entries are known: who asks may be told that there is no SVID yet.
+      const { syncedAtMs, problem } = this.state.value;
+      this.state.set({ syncedAtMs: syncedAtMs ?? this.#options.clock.now(), problem });
+      throw thrown;
     }
   }
 

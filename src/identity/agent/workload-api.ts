@@ -83,31 +83,40 @@ class WorkloadApi {
   }
 
   async #stream(call: ServerWritableStream<unknown, unknown>, render: Render, what: string): Promise<void> {
-    const { cache, processes, log } = this.#options;
+    const { cache, processes, callers, log } = this.#options;
     try {
       requireHeader(call);
-      const { reference } = this.#callerOf(call);
-      const process = await processes.watch(reference).catch((error) => {
-        throw this.#unattested(reference.pid, error);
-      });
+      const caller = this.#callerOf(call);
+      const { reference } = caller;
       const lost = (error: unknown) => this.#unattested(reference.pid, error).end;
-      log.debug("a workload asks", { pid: reference.pid, uid: reference.caller?.uid, for: what });
-      serveStream({ call, process, cache, render, lost, log });
+      const onEnd = callers.enterStream(caller);
+      try {
+        const process = await processes.watch(reference);
+        log.debug("a workload asks", { pid: reference.pid, uid: reference.caller.uid, for: what });
+        serveStream({ call, process, cache, render, lost, log, onEnd });
+      } catch (error) {
+        onEnd();
+        throw new Ended(lost(error));
+      }
     } catch (error) {
       call.emit("error", endOf(error));
     }
   }
 
   #answer<T>(call: AnyCall, callback: sendUnaryData<T>, answer: () => Promise<T>): void {
-    Promise.resolve()
-      .then(() => {
-        requireHeader(call);
-        return answer();
-      })
-      .then(
-        (reply) => callback(null, reply),
-        (error) => callback(endOf(error)),
-      );
+    const run = async (): Promise<T> => {
+      requireHeader(call);
+      const leave = this.#options.callers.enterStream(this.#callerOf(call));
+      try {
+        return await answer();
+      } finally {
+        leave();
+      }
+    };
+    run().then(
+      (reply) => callback(null, reply),
+      (error) => callback(endOf(error)),
+    );
   }
 
   async #fetchJwt(call: AnyCall, request: JWTSVIDRequest) {

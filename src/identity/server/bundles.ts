@@ -16,6 +16,7 @@ export class Bundles {
   readonly #registry: Registry;
   readonly #authorities: Cell<Bundle>;
   readonly #federated: Map<TrustDomain, Bundle>;
+  readonly #changes = new Map<TrustDomain, number>();
   #appended: Bundle;
 
   private constructor(store: Store, registry: Registry, authorities: Cell<Bundle>, kept: Map<TrustDomain, Bundle>) {
@@ -48,7 +49,13 @@ export class Bundles {
     return bundles;
   }
 
+  /** Grows with each change of a trust domain's bundle; 0 where nothing changed since the start. */
+  changesOf(trustDomain: TrustDomain): number {
+    return this.#changes.get(trustDomain) ?? 0;
+  }
+
   #apply(trustDomain: TrustDomain, bundle: Bundle | null): void {
+    this.#changes.set(trustDomain, this.changesOf(trustDomain) + 1);
     if (trustDomain === this.#registry.trustDomain) {
       this.#appended = bundle ?? emptyBundle(trustDomain);
       this.own.set(this.#merged());

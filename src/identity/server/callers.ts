@@ -13,8 +13,8 @@ import type { Registry } from "./registry.ts";
 
 /** Who is at the other end of a connection, by what it proved when it was opened. */
 export type Caller =
-  /** Whoever may open the admin socket. */
-  | { readonly kind: "local" }
+  /** Whoever may open the admin socket; which process that is, where the kernel says it. */
+  | { readonly kind: "local"; readonly process: { readonly pid: number; readonly uid: number } | null }
   | {
       readonly kind: "remote";
       readonly address: string;

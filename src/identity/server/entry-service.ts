@@ -110,7 +110,8 @@ async function syncEntries(
 ): Promise<void> {
   let mask: EntryMask | undefined;
   let first = true;
-  for await (const message of call) {
+  // Not destroyed when a request is refused: the status has to go out on it.
+  for await (const message of call.iterator({ destroyOnReturn: false })) {
     const request = message as SyncAuthorizedEntriesRequest;
     if (first) {
       first = false;

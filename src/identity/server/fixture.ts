@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
 import { credentials } from "@grpc/grpc-js";
+import { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import { FakeClock } from "../../core/base/clock.ts";
 import { parseSpiffeId, parseTrustDomain, pathOf, type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
@@ -98,7 +99,8 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
   ends.push(() => authority.close());
   const registry = await Registry.open({ store, trustDomain, clock });
   const log = silentLog;
-  const identity = await IdentityServer.open({ trustDomain, store, registry, authority, clock, log });
+  const metrics = new Metrics();
+  const identity = await IdentityServer.open({ trustDomain, store, registry, authority, clock, log, metrics });
   ends.push(() => identity.close());
   const adminSocket = join(dir, "admin.sock");
   const listen = [{ host: "127.0.0.1", port: 0 }];

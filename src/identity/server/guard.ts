@@ -1,7 +1,13 @@
 /** Around every handler: who calls, may it, how often, and what an error becomes. */
 import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
-import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
+import {
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  status,
+} from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { Log } from "../../io/log.ts";
 import { rpcStatus } from "../../io/rpc/errors.ts";
@@ -9,6 +15,7 @@ import type { Service } from "../../io/rpc/listen.ts";
 import type { NodeRecord } from "../../io/store/store.ts";
 import type { Caller, Callers } from "./callers.ts";
 import { type Limit, METHODS } from "./methods.ts";
+import type { IdentityMetrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 
 export interface CallContext {
@@ -40,6 +47,9 @@ export interface GuardOptions {
   readonly callers: Callers;
   readonly limiters: Readonly<Record<Limit, RateLimiter>>;
   readonly log: Log;
+  /** Told of each call that ended. */
+  readonly called: IdentityMetrics["called"];
+  readonly now: () => number;
   /** Who is at the other end of a call's connection. */
   readonly callerOf: (call: { getPeer(): string }) => Caller;
 }
@@ -65,32 +75,61 @@ export function guard<M extends GenServiceMethods>(
 
 function guardMethod(path: string, method: DescMethod, handler: AnyHandler | undefined, options: GuardOptions) {
   const run = async (call: AnyCall, first: unknown): Promise<unknown> => {
-    const context = await admit(path, call, options);
-    if (handler === undefined) {
-      throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
+    const caller = options.callerOf(call);
+    const done = logChange(path, caller, options.log);
+    try {
+      const context = await admit(path, caller, options);
+      if (handler === undefined) {
+        throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
+      }
+      const answer = await handler(first, context);
+      done(status.OK);
+      return answer;
+    } catch (error) {
+      done(rpcStatus(error).code);
+      throw error;
     }
-    return handler(first, context);
   };
-  const fail = (error: unknown) => {
+  const failed = (error: unknown, seconds: number | null) => {
     report(path, error, options.log);
-    return rpcStatus(error);
+    const failure = rpcStatus(error);
+    options.called(path, failure.code, seconds);
+    return failure;
   };
   if (method.methodKind === "unary") {
     return (call: AnyCall, reply: sendUnaryData<unknown>) => {
+      const start = options.now();
+      const seconds = () => (options.now() - start) / 1_000;
       run(call, call.request).then(
-        (answer) => reply(null, answer),
-        (error: unknown) => reply(fail(error)),
+        (answer) => {
+          options.called(path, status.OK, seconds());
+          reply(null, answer);
+        },
+        (error: unknown) => reply(failed(error, seconds())),
       );
     };
   }
   return (call: AnyCall) => {
     call.on("error", () => {});
-    run(call, call).catch((error: unknown) => call.emit("error", fail(error)));
+    run(call, call).then(
+      () => options.called(path, status.OK, null),
+      (error: unknown) => call.emit("error", failed(error, null)),
+    );
   };
 }
 
-async function admit(path: string, call: AnyCall, options: GuardOptions): Promise<CallContext> {
-  const caller = options.callerOf(call);
+const READS = /\/(Get|List|Count|Status|Why|Audit|Explain|Check|Watch)/;
+
+/** Who changed what: every change that an administrator asks for stands in the log, done or refused. */
+function logChange(path: string, caller: Caller, log: Log): (code: number) => void {
+  if (METHODS.get(path)?.callers.includes("local") !== true || READS.test(path)) {
+    return () => {};
+  }
+  const who = caller.kind === "local" ? { caller: "local", ...caller.process } : { caller: caller.svid?.id ?? null };
+  return (code) => log.info("an administrator's call", { method: path, ...who, code: status[code] });
+}
+
+async function admit(path: string, caller: Caller, options: GuardOptions): Promise<CallContext> {
   const node = await options.callers.authorize(path, caller);
   const limit = METHODS.get(path)?.limit;
   const take = async (count: number): Promise<void> => {

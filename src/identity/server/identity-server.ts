@@ -1,4 +1,6 @@
+import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
+import type { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import type { Bundle } from "../../core/spiffe/bundle.ts";
@@ -13,6 +15,7 @@ import { Bundle as BundleApi } from "../../gen/spire/api/server/bundle/v1/bundle
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
 import type { Log } from "../../io/log.ts";
+import { peerCredentials } from "../../io/peer.ts";
 import { listenTls, listenUnix, type RpcListener, type Service } from "../../io/rpc/listen.ts";
 import type { Store } from "../../io/store/store.ts";
 import { peerChain } from "../../io/tls.ts";
@@ -27,6 +30,7 @@ import { entryService } from "./entry-service.ts";
 import { type GuardedHandlers, type GuardOptions, guard } from "./guard.ts";
 import { Issuer } from "./issuer.ts";
 import type { Limit } from "./methods.ts";
+import { type IdentityMetrics, identityMetrics, registerIdentityGauges } from "./metrics.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { Nodes } from "./nodes.ts";
 import { RateLimiter } from "./rate-limit.ts";
@@ -41,6 +45,7 @@ export interface IdentityServerOptions {
   readonly authority: Authority;
   readonly clock: Clock;
   readonly log: Log;
+  readonly metrics: Metrics;
 }
 
 export interface ListenOptions {
@@ -69,8 +74,20 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
 
 /** Between the end of the streams of who was thrown out, and that of its connections. */
 const GOODBYE_MS = 1_000;
+/** An agent has a watch, a sync and a few calls open at once. */
+const STREAM_LIMITS = { "grpc.max_concurrent_streams": 100 };
+const EMPTY = new Uint8Array();
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
+
+/** For the log alone: the rights of the socket's file have let it in. */
+function processOf(socket: Socket): { pid: number; uid: number } | null {
+  try {
+    return peerCredentials(socket);
+  } catch {
+    return null;
+  }
+}
 
 /** Everything that says who you are, before it listens. */
 export class IdentityServer {
@@ -81,6 +98,7 @@ export class IdentityServer {
   readonly authorities: Cell<readonly Uint8Array[]>;
   readonly nodes: Nodes;
   readonly #options: IdentityServerOptions;
+  readonly #metrics: IdentityMetrics;
   readonly #services: readonly ((options: GuardOptions) => Service)[];
   readonly #callers: Callers;
   /** A peer has one allowance, on whichever address it comes. */
@@ -90,10 +108,11 @@ export class IdentityServer {
   private constructor(options: IdentityServerOptions, bundles: Bundles, own: { svid: Cell<X509Svid>; stop(): void }) {
     const { store, registry, authority, clock, log } = options;
     this.#options = options;
+    this.#metrics = identityMetrics(options.metrics);
     this.bundles = bundles;
     this.svid = own.svid;
     this.authorities = new Cell(bundles.own.value.x509Authorities);
-    const issuer = new Issuer(authority, registry);
+    const issuer = new Issuer(authority, registry, this.#metrics.issued);
     this.nodes = new Nodes({ store, registry, issuer, clock });
     this.#callers = new Callers({ registry, store, clock });
     const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
@@ -103,7 +122,7 @@ export class IdentityServer {
       jwt: limiter("jwt"),
       status: limiter("status"),
     };
-    const watch = new NodeWatch({ store, registry, bundle: bundles.own, clock });
+    const watch = new NodeWatch({ store, registry, bundles, clock });
     this.#services = [
       (by) => guard(Agent, agentService(registry, this.nodes, log), by),
       (by) => guard(Entry, entryService(registry), by),
@@ -111,6 +130,12 @@ export class IdentityServer {
       (by) => guard(BundleApi, bundleService(bundles), by),
       (by) => guard(Node, watch.service(), by),
     ];
+    registerIdentityGauges(options.metrics, {
+      agents: () => registry.nodes().filter(({ banned }) => !banned).length,
+      entries: () => registry.entries().length,
+      caExpiry: () => (authority.x509.slots.find(({ state }) => state === "active")?.authority.notAfterMs ?? 0) / 1_000,
+      bundleSequence: () => Number(bundles.own.value.sequence),
+    });
     const unwatch = bundles.own.watch((bundle: Bundle) => this.#publish(bundle));
     this.#stop = [own.stop, unwatch, this.#pruneEvery(PRUNE_MS)];
   }
@@ -124,7 +149,12 @@ export class IdentityServer {
   }
 
   #publish({ x509Authorities }: Bundle): void {
-    this.authorities.set(x509Authorities);
+    const before = this.authorities.value;
+    const same = (der: Uint8Array, index: number): boolean => Buffer.compare(der, before[index] ?? EMPTY) === 0;
+    // A change of JWT keys is none to those who watch this.
+    if (x509Authorities.length !== before.length || !x509Authorities.every(same)) {
+      this.authorities.set(x509Authorities);
+    }
   }
 
   #pruneEvery(periodMs: number): () => void {
@@ -179,6 +209,7 @@ export class IdentityServer {
     const listener: RpcListener<Caller> = await listenTls<Caller>(address, this.svid, {
       services: this.#services.map((service) => service(guarded)),
       identify: (socket) => this.#identify(socket),
+      grpc: STREAM_LIMITS,
       onRefused: (error, remote) =>
         log.debug("a connection was refused", { remote, error: error instanceof Error ? error.message : error }),
     });
@@ -187,24 +218,28 @@ export class IdentityServer {
 
   async #listenAdmin({ adminSocket, admin, seen }: ListenOptions): Promise<RpcListener<Caller>> {
     const { store, registry } = this.#options;
-    const guarded = this.#guarded(() => ({ kind: "local" }));
+    const guarded = this.#guarded((call) => listener.peerOf(call));
     const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
       { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
       ...(await seen()),
     ];
     const own = adminService({ store, registry, seen: ownSvid });
-    return listenUnix<Caller>(adminSocket, 0o600, {
+    const listener: RpcListener<Caller> = await listenUnix<Caller>(adminSocket, 0o600, {
       services: [
         ...this.#services.map((service) => service(guarded)),
         guard(Admin, { ...admin, ...own }, guarded),
         guard(Health, healthService(), guarded),
       ],
-      identify: () => ({ kind: "local" }),
+      identify: (socket) => ({ kind: "local", process: processOf(socket) }),
+      grpc: STREAM_LIMITS,
     });
+    return listener;
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {
-    return { callers: this.#callers, limiters: this.#limiters, log: this.#options.log, callerOf };
+    const { log, clock } = this.#options;
+    const { called } = this.#metrics;
+    return { callers: this.#callers, limiters: this.#limiters, log, called, now: () => clock.now(), callerOf };
   }
 
   /** INVARIANT: what the peer proved by the chain it sent, and nothing else, says who it is. */

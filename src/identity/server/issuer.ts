@@ -3,6 +3,7 @@ import { makeSpiffeId, type SpiffeId } from "../../core/spiffe/id.ts";
 import type { Authority } from "../authority/authority.ts";
 import type { IssuedJwtSvid } from "../authority/jwt-authority.ts";
 import type { IssuedX509Svid } from "../authority/x509-authority.ts";
+import type { IdentityMetrics } from "./metrics.ts";
 import type { Registry } from "./registry.ts";
 
 /** The only door to the authority for those who ask over the wire: nothing is handed out to an identity that is cut off. */
@@ -10,9 +11,12 @@ export class Issuer {
   readonly #authority: Authority;
   readonly #registry: Registry;
 
-  constructor(authority: Authority, registry: Registry) {
+  readonly #issued: IdentityMetrics["issued"];
+
+  constructor(authority: Authority, registry: Registry, issued: IdentityMetrics["issued"]) {
     this.#authority = authority;
     this.#registry = registry;
+    this.#issued = issued;
   }
 
   x509ForEntry(entry: RegistrationEntry, csr: Uint8Array): Promise<IssuedX509Svid> {
@@ -26,7 +30,7 @@ export class Issuer {
     reason: string,
     { ttlMs = 0, dnsNames = [] }: { readonly ttlMs?: number; readonly dnsNames?: readonly string[] } = {},
   ): Promise<IssuedX509Svid> {
-    return this.#unlessKilled(id, () =>
+    return this.#unlessKilled("x509-svid", id, () =>
       this.#authority.issueX509Svid({ publicKey: { csr }, spiffeId: id, entryId: reason, ttlMs, dnsNames }),
     );
   }
@@ -37,7 +41,7 @@ export class Issuer {
     reason: string,
     { ttlMs = 0, includeJwtId = false }: { readonly ttlMs?: number; readonly includeJwtId?: boolean } = {},
   ): Promise<IssuedJwtSvid> {
-    return this.#unlessKilled(id, () =>
+    return this.#unlessKilled("jwt-svid", id, () =>
       this.#authority.issueJwtSvid({ spiffeId: id, audiences, entryId: reason, ttlMs, includeJwtId }),
     );
   }
@@ -48,10 +52,11 @@ export class Issuer {
   }
 
   /** RACE: an order may come while the journal is written: what was signed meanwhile is not handed out. */
-  async #unlessKilled<T>(id: SpiffeId, issue: () => Promise<T>): Promise<T> {
+  async #unlessKilled<T>(kind: "x509-svid" | "jwt-svid", id: SpiffeId, issue: () => Promise<T>): Promise<T> {
     this.#registry.refuseKilled(id);
     const issued = await issue();
     this.#registry.refuseKilled(id);
+    this.#issued(kind);
     return issued;
   }
 }

@@ -44,7 +44,10 @@ test("a method that is not in the table is denied to everyone", async (t) => {
   const { registry, store, clock } = await testServer(t);
   const callers = new Callers({ registry, store, clock });
   const remote = { kind: "remote", address: "", svid: null, fault: null } as const;
-  await assert.rejects(callers.authorize("some.Service/Method", { kind: "local" }), /authorization denied/);
+  await assert.rejects(
+    callers.authorize("some.Service/Method", { kind: "local", process: null }),
+    /authorization denied/,
+  );
   await assert.rejects(callers.authorize("some.Service/Method", remote), /authorization denied/);
 });
 
@@ -76,7 +79,10 @@ test("nobody, a workload and an agent may call over the network what the table s
     (await allowed(remote(agent.serial, agent.id))).sort(),
     [...withClass("any"), ...withClass("agent")].sort(),
   );
-  assert.deepEqual((await allowed({ kind: "local" })).sort(), [...withClass("any"), ...withClass("local")].sort());
+  assert.deepEqual(
+    (await allowed({ kind: "local", process: null })).sort(),
+    [...withClass("any"), ...withClass("local")].sort(),
+  );
 });
 
 test("an admin entry opens the admin methods, over the network too; it ends with the entry", async (t) => {

@@ -3,6 +3,8 @@ import { test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import type { ServiceError } from "@grpc/grpc-js";
+import { emptyBundle } from "../../core/spiffe/bundle.ts";
+import { parseTrustDomain } from "../../core/spiffe/id.ts";
 import { Node, type WatchEvent } from "../../gen/everyhop/node/node_pb.js";
 import { StatusSchema } from "../../gen/google/rpc/status_pb.js";
 import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
@@ -55,6 +57,21 @@ test("an agent hears at once how things stand, and of each change that touches i
   await server.authority.x509.prepare();
   assert.equal((await watched.next()).bundleSequence, server.identity.bundles.own.value.sequence);
   assert.deepEqual(watched.pending, [], "the other agent's entry was not told");
+});
+
+test("a changed bundle is told to agents whose entries federate with it, and to no others", async (t) => {
+  const server = await testServer(t);
+  const [one, two] = [await server.agent(), await server.agent()];
+  const other = parseTrustDomain("other.org");
+  const set = () => server.identity.bundles.set(other, () => emptyBundle(other));
+  await set();
+  const entry = { spiffeId: id("/web"), parentId: one.id, selectors: ["unix:uid:0"], federatesWith: [other] };
+  await server.registry.createEntry(entry);
+  const [federates, doesNot] = [watch(server, one), watch(server, two)];
+  await Promise.all([federates.next(), doesNot.next()]);
+  await set();
+  await federates.next();
+  assert.deepEqual(doesNot.pending, []);
 });
 
 test("a banned agent's stream ends and says why", async (t) => {

@@ -1,13 +1,12 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ServerWritableStream } from "@grpc/grpc-js";
-import type { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
-import type { Bundle } from "../../core/spiffe/bundle.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Node, WatchEventSchema, WatchRequest } from "../../gen/everyhop/node/node_pb.js";
 import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
 import { rpcStatus } from "../../io/rpc/errors.ts";
 import type { Store } from "../../io/store/store.ts";
+import type { Bundles } from "./bundles.ts";
 import { agentDenied } from "./callers.ts";
 import type { GuardedHandlers } from "./guard.ts";
 import type { Registry } from "./registry.ts";
@@ -26,7 +25,7 @@ interface Watcher {
 export interface NodeWatchOptions {
   readonly store: Store;
   readonly registry: Registry;
-  readonly bundle: Cell<Bundle>;
+  readonly bundles: Bundles;
   readonly clock: Clock;
 }
 
@@ -44,7 +43,7 @@ export class NodeWatch {
       }
       this.#schedule();
     });
-    options.bundle.watch(() => this.#schedule());
+    options.bundles.own.watch(() => this.#schedule());
   }
 
   service(): GuardedHandlers<typeof Node> {
@@ -103,12 +102,14 @@ export class NodeWatch {
   }
 
   #tell(watcher: Watcher): void {
-    const { registry, store, bundle } = this.#options;
-    const known = registry
-      .authorizedEntries(watcher.agent)
-      .map(({ id, revision, createdAtMs }) => `${id} ${revision} ${createdAtMs}`)
-      .join("\n");
-    const { sequence } = bundle.value;
+    const { registry, store, bundles } = this.#options;
+    const entries = registry.authorizedEntries(watcher.agent);
+    const federated = new Set(entries.flatMap(({ federatesWith }) => federatesWith));
+    const known = [
+      ...entries.map(({ id, revision, createdAtMs }) => `${id} ${revision} ${createdAtMs}`),
+      ...[...federated].map((trustDomain) => `${trustDomain} ${bundles.changesOf(trustDomain)}`),
+    ].join("\n");
+    const { sequence } = bundles.own.value;
     if (known !== watcher.known || sequence !== watcher.bundleSequence || watcher.bundleSequence === -1n) {
       watcher.known = known;
       watcher.bundleSequence = sequence;

@@ -19,6 +19,8 @@ export interface KnownIdentity {
   readonly svid: { readonly serial: string; readonly notBefore: number; readonly notAfter: number } | null;
 }
 
+/** After an SVID has expired. */
+const JOURNAL_KEPT_MS = 90 * 86_400_000;
 const TOKEN_GRACE_MS = 3_600_000;
 /** A page of the journal that is read at once. */
 const JOURNAL_PAGE = 5_000;
@@ -169,7 +171,7 @@ export class Registry {
 
   /**
    * Cuts `id` off: once this resolves it is on disk, no SVID is signed for it, and every watcher was told. Killing again
-   * gives the order that is in force. Errors: `invalid-argument` for another trust domain's identity.
+   * gives the order that is in force.
    */
   kill(id: SpiffeId): Promise<KillRecord> {
     return this.#store.kills.add({ order: randomUUID(), spiffeId: id, since: this.#clock.now() });
@@ -218,7 +220,7 @@ export class Registry {
     }
   }
 
-  /** Takes out what expired. */
+  /** Takes out what expired; what was issued stays in the journal for a while after. */
   async prune(): Promise<void> {
     const now = this.#clock.now();
     for (const { id, expiresAtMs } of this.entries()) {
@@ -228,6 +230,7 @@ export class Registry {
     }
     // An expired token is kept for a while: who comes with it is told that it expired, not that there was none.
     await this.#store.joinTokens.prune(now - TOKEN_GRACE_MS);
+    await this.#store.issuance.prune(now - JOURNAL_KEPT_MS);
   }
 
   #wholeSecond(): number {

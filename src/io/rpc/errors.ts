@@ -102,12 +102,15 @@ function parse(text: string): Body | null {
   }
 }
 
+/** Codes of this side's own files and command line; another side's status never means them. */
+const LOCAL: ReadonlySet<Code> = new Set(["usage", "config-invalid", "file-missing", "storage-failed"]);
+
 function codeOf(grpc: number): Code {
   if (grpc === status.DEADLINE_EXCEEDED || grpc === status.CANCELLED) {
     return "unavailable";
   }
   const rows = Object.entries(CODES) as [Code, (typeof CODES)[Code]][];
-  const found = rows.find(([code, row]) => row.grpc === grpc && code !== "usage" && code !== "config-invalid");
+  const found = rows.find(([code, row]) => row.grpc === grpc && !LOCAL.has(code));
   return found?.[0] ?? "internal";
 }
 

@@ -48,8 +48,7 @@ export async function listenUnix<P>(
   mode: number,
   options: ListenOptions<P, Socket>,
 ): Promise<RpcListener<P>> {
-  mkdirSync(dirname(path), { recursive: true });
-  await removeStaleSocket(path);
+  await prepareSocket(path);
   const connections = new Connections<P, Socket>(options);
   const server = createServer((socket) => connections.accept(socket));
   await listen(server, { path }, path);
@@ -82,8 +81,7 @@ export async function listenUnixTls<P, A>(
     readonly identify: (socket: TLSSocket, admitted: A) => P;
   },
 ): Promise<RpcListener<P>> {
-  mkdirSync(dirname(path), { recursive: true });
-  await removeStaleSocket(path);
+  await prepareSocket(path);
   const admitted = new WeakMap<Socket, A>();
   const connections = new Connections<P, TLSSocket>({
     ...options,
@@ -131,6 +129,22 @@ function serveTls<P>(
   const unwatch = svid.watch((next) => server.setSecureContext(contextOptions(next)));
   server.on("close", unwatch);
   return server;
+}
+
+async function prepareSocket(path: string): Promise<void> {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+  } catch (error) {
+    throw new EveryhopError(
+      "storage-failed",
+      `cannot make the folder of the socket \`${path}\`: ${(error as Error).message}`,
+      {
+        hint: "make it for this user, or choose another socket path",
+        cause: error,
+      },
+    );
+  }
+  await removeStaleSocket(path);
 }
 
 async function removeStaleSocket(path: string): Promise<void> {

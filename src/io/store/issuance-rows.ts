@@ -1,5 +1,4 @@
 import type { Selectable } from "kysely";
-import { EveryhopError } from "../../core/base/errors.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
 import type { IssuanceIntent, IssuanceRecord, IssuanceStore } from "./store.ts";
@@ -22,42 +21,42 @@ export async function issuanceStore(db: Database): Promise<IssuanceStore> {
         }
       });
     },
-    record: (signed) =>
-      db.transaction().execute(async (transaction) => {
-        for (const { serial, issued } of signed) {
-          const { numUpdatedRows } = await transaction
-            .updateTable("issuance")
-            .set({ issued: Buffer.from(issued).toString("base64") })
-            .where("serial", "=", serial)
-            .where("issued", "is", null)
-            .executeTakeFirst();
-          if (numUpdatedRows === 0n) {
-            throw await whyNotIssued(transaction, serial);
-          }
+    async record(signed) {
+      const rows = signed.map(({ serial, issued }) => ({ serial, document: Buffer.from(issued).toString("base64") }));
+      await db.transaction().execute(async (transaction) => {
+        for (let start = 0; start < rows.length; start += CHUNK) {
+          await transaction
+            .insertInto("issued")
+            .values(rows.slice(start, start + CHUNK))
+            .execute();
         }
-      }),
+      });
+    },
     async get(serial) {
-      const row = await db.selectFrom("issuance").selectAll().where("serial", "=", serial).executeTakeFirst();
+      const row = await joined(db).where("issuance.serial", "=", serial).executeTakeFirst();
       return row === undefined ? null : fromRow(row);
     },
     list: (options) => list(db, options),
     count: () => count(db),
-    async prune(before) {
-      const { numDeletedRows } = await db.deleteFrom("issuance").where("not_after", "<", before).executeTakeFirst();
-      return Number(numDeletedRows);
-    },
+    prune: (before) => prune(db, before),
   };
 }
 
-async function list(db: Database, { liveAt, after = 0, limit }: Parameters<IssuanceStore["list"]>[0]) {
-  let query = db
+function joined(db: Database) {
+  return db
     .selectFrom("issuance")
-    .selectAll()
+    .leftJoin("issued", "issued.serial", "issuance.serial")
+    .selectAll("issuance")
+    .select("issued.document");
+}
+
+async function list(db: Database, { liveAt, after = 0, limit }: Parameters<IssuanceStore["list"]>[0]) {
+  let query = joined(db)
     .where("position", ">", after)
     .orderBy("position")
     .limit(limit + 1);
   if (liveAt !== undefined) {
-    query = query.where("not_after", ">", liveAt).where("issued", "is not", null);
+    query = query.where("not_after", ">", liveAt).where("issued.document", "is not", null);
   }
   const rows = await query.execute();
   const page = rows.slice(0, limit);
@@ -65,18 +64,23 @@ async function list(db: Database, { liveAt, after = 0, limit }: Parameters<Issua
 }
 
 async function count(db: Database) {
-  const { all, issued } = await db
-    .selectFrom("issuance")
-    .select(({ fn }) => [fn.countAll<number>().as("all"), fn.count<number>("issued").as("issued")])
-    .executeTakeFirstOrThrow();
-  return { issued: Number(issued), unfinished: Number(all) - Number(issued) };
+  const rows = (table: "issuance" | "issued") =>
+    db.selectFrom(table).select(db.fn.countAll<number>().as("count")).executeTakeFirstOrThrow();
+  const all = Number((await rows("issuance")).count);
+  const issued = Number((await rows("issued")).count);
+  return { issued, unfinished: all - issued };
 }
 
-async function whyNotIssued(db: Database, serial: string): Promise<EveryhopError> {
-  const row = await db.selectFrom("issuance").select("serial").where("serial", "=", serial).executeTakeFirst();
-  return row === undefined
-    ? new EveryhopError("not-found", `nothing was intended under the serial \`${serial}\``)
-    : new EveryhopError("already-exists", `the serial \`${serial}\` was signed before`);
+function prune(db: Database, before: number): Promise<number> {
+  return db.transaction().execute(async (transaction) => {
+    const expired = transaction.selectFrom("issuance").select("serial").where("not_after", "<", before);
+    await transaction.deleteFrom("issued").where("serial", "in", expired).execute();
+    const { numDeletedRows } = await transaction
+      .deleteFrom("issuance")
+      .where("not_after", "<", before)
+      .executeTakeFirst();
+    return Number(numDeletedRows);
+  });
 }
 
 function toRow(intent: IssuanceIntent, position: number, nowMs: number): Tables["issuance"] {
@@ -93,11 +97,10 @@ function toRow(intent: IssuanceIntent, position: number, nowMs: number): Tables[
     audiences: JSON.stringify(intent.audiences),
     digest: intent.digest,
     intended_at: nowMs,
-    issued: null,
   };
 }
 
-function fromRow(row: Selectable<Tables["issuance"]>): IssuanceRecord {
+function fromRow(row: Selectable<Tables["issuance"]> & { document: string | null }): IssuanceRecord {
   return {
     serial: row.serial,
     kind: row.kind as IssuanceIntent["kind"],
@@ -110,6 +113,6 @@ function fromRow(row: Selectable<Tables["issuance"]>): IssuanceRecord {
     audiences: JSON.parse(row.audiences) as string[],
     digest: row.digest,
     intendedAtMs: row.intended_at,
-    issued: row.issued === null ? null : Buffer.from(row.issued, "base64"),
+    issued: row.document === null ? null : Buffer.from(row.document, "base64"),
   };
 }

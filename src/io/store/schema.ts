@@ -50,8 +50,12 @@ export interface Tables {
     audiences: string;
     digest: string;
     intended_at: number;
+  };
+  /** What became of an intent; without a row here nothing was handed out. Both tables are only ever added to. */
+  issued: {
+    serial: string;
     /** Base64. */
-    issued: string | null;
+    document: string;
   };
   kills: { spiffe_id: string; order_id: string; since: number };
   bundles: { trust_domain: string; sequence: number; document: string };
@@ -124,9 +128,13 @@ async function issuanceTable({ schema }: Database): Promise<void> {
     .addColumn("audiences", "text", (c) => c.notNull())
     .addColumn("digest", "text", (c) => c.notNull())
     .addColumn("intended_at", "bigint", (c) => c.notNull())
-    .addColumn("issued", "text")
     .execute();
   await schema.createIndex("issuance_not_after").on("issuance").column("not_after").execute();
+  await schema
+    .createTable("issued")
+    .addColumn("serial", "text", (c) => c.primaryKey().references("issuance.serial"))
+    .addColumn("document", "text", (c) => c.notNull())
+    .execute();
 }
 
 async function smallTables({ schema }: Database): Promise<void> {

@@ -118,14 +118,18 @@ const HINTS: Readonly<Record<number, string>> = {
 };
 
 const CONSTRAINT = 19;
+const CONSTRAINT_FOREIGN_KEY = 787;
 
-/** An error of node:sqlite as ours: a broken uniqueness rule is `already-exists`, all else `storage-failed`. */
+/** An error of node:sqlite as ours: uniqueness broken is `already-exists`, a reference `not-found`, all else `storage-failed`. */
 function storageError(error: unknown, file: string): EveryhopError {
   if (error instanceof EveryhopError) {
     return error;
   }
   const { errcode, message, code } = error as Error & { errcode?: number; code?: string };
   const primary = (errcode ?? 0) & 0xff;
+  if (errcode === CONSTRAINT_FOREIGN_KEY) {
+    return new EveryhopError("not-found", "what it refers to is not there", { cause: error });
+  }
   if (primary === CONSTRAINT) {
     return new EveryhopError("already-exists", message, { cause: error });
   }

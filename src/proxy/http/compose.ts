@@ -14,8 +14,8 @@ export interface Composed {
 const composed: Composed = { head: Buffer.alloc(0), rest: null };
 
 /**
- * The head at `start` of `bytes` and the body bytes up to `end`. `startLine` and `append` (whole lines with CRLF) are null where
- * nothing changes; then the very bytes that came are forwarded.
+ * The head at `start` of `bytes` and the body bytes up to `end`. `startLine` and `append` (whole lines with CRLF, as is `extra`)
+ * are null where nothing changes; then the very bytes that came are forwarded.
  */
 export function compose(
   fields: Fields,
@@ -24,8 +24,9 @@ export function compose(
   end: number,
   startLine: Buffer | null,
   append: Buffer | null,
+  extra = "",
 ): Composed {
-  if (fields.removedCount === 0 && startLine === null && append === null) {
+  if (fields.removedCount === 0 && startLine === null && append === null && extra === "") {
     composed.head = start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
     composed.rest = null;
     return composed;
@@ -33,7 +34,7 @@ export function compose(
   const bodyAt = start + fields.length;
   const bodyBytes = end - bodyAt;
   const join = bodyBytes <= JOIN_BYTES;
-  const room = fields.length + (startLine?.length ?? 0) + (append?.length ?? 0) + (join ? bodyBytes : 0);
+  const room = fields.length + (startLine?.length ?? 0) + (append?.length ?? 0) + extra.length + (join ? bodyBytes : 0);
   const out = Buffer.allocUnsafe(room);
   let at = 0;
   let from = start;
@@ -52,6 +53,9 @@ export function compose(
   at += bytes.copy(out, at, from, bodyAt - 2);
   if (append !== null) {
     at += append.copy(out, at);
+  }
+  if (extra !== "") {
+    at += out.write(extra, at, "latin1");
   }
   at += bytes.copy(out, at, bodyAt - 2, join ? end : bodyAt);
   composed.head = at === room ? out : out.subarray(0, at);

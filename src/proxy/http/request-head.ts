@@ -43,6 +43,9 @@ export class RequestHead extends Fields {
   /** It asks for a switch to WebSocket; other protocols are not offered on, their `Upgrade` is taken away. */
   websocket = false;
   hostReplaced = false;
+  /** `x-request-id` and `x-forwarded-proto` are there. */
+  hasRequestId = false;
+  hasForwardedProto = false;
   #forwardedIndex = -1;
   #phase = METHOD_PHASE;
   #targetAt = 0;
@@ -62,6 +65,8 @@ export class RequestHead extends Fields {
     this.close = false;
     this.websocket = false;
     this.hostReplaced = false;
+    this.hasRequestId = false;
+    this.hasForwardedProto = false;
     this.#forwardedIndex = -1;
     this.#phase = METHOD_PHASE;
     this.#hostIndex = -1;
@@ -197,6 +202,9 @@ export class RequestHead extends Fields {
           this.remove(index);
         }
         break;
+      case 12:
+        this.hasRequestId ||= spells(bytes, name, "x-request-id");
+        break;
       case 14:
         if (spells(bytes, name, "content-length")) {
           return this.#contentLength(bytes, value, end);
@@ -219,6 +227,7 @@ export class RequestHead extends Fields {
         if (spells(bytes, name, "transfer-encoding")) {
           return this.#transferEncoding(bytes, value, end);
         }
+        this.hasForwardedProto ||= spells(bytes, name, "x-forwarded-proto");
         break;
     }
     if ((bytes[name]! | 0x20) === 0x78 && isReserved(bytes, name, nameEnd)) {

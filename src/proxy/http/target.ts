@@ -20,7 +20,10 @@ export function splitTarget(head: RequestHead): string | null {
   if (authority === undefined || ![...authority].every((char) => HOST[char.charCodeAt(0)] === 1)) {
     return null;
   }
-  head.replaceHost(authority);
   const rest = parts?.[2] ?? "/";
-  return rest.startsWith("/") ? rest : `/${rest}`;
+  if (rest.charCodeAt(0) !== SLASH) {
+    return null;
+  }
+  head.replaceHost(authority);
+  return rest;
 }

@@ -37,12 +37,16 @@ export interface Child {
   exit(): Exit | null;
   /** Lets a held process become its program. */
   release(): void;
+  /** Ends it and its group at once. */
+  kill(): void;
   /** Asks it to end (a tied one by its standard input too), and kills what is left after `graceMs`. */
   stop(graceMs: number): Promise<void>;
 }
 
 /** Waits for a line on descriptor 3, closes it, and becomes the command: same pid, same start time. */
 export const HOLD = ["sh", "-c", 'read -r go <&3 || exit 1; exec "$@" 3<&-', "sh"] as const;
+
+const LAST_WORDS_MS = 200;
 
 export async function startChild(spec: ChildSpec): Promise<Child> {
   const [file, ...args] = spec.kind === "held" ? [...HOLD, ...spec.command] : spec.command;
@@ -53,16 +57,7 @@ export async function startChild(spec: ChildSpec): Promise<Child> {
     detached: true,
     stdio: spec.kind === "held" ? ["ignore", "pipe", "pipe", "pipe"] : ["pipe", "pipe", "pipe"],
   });
-  let exit: Exit | null = null;
-  const exited = new Promise<Exit>((resolve) => {
-    // `close` rather than `exit`: its last words are read by then; yet a grandchild that holds the pipe is not waited for.
-    const done = (code: number | null, signal: NodeJS.Signals | null): void => {
-      exit ??= { code, signal };
-      resolve(exit);
-    };
-    child.once("close", done);
-    child.once("exit", (code, signal) => setTimeout(done, 200, code, signal));
-  });
+  const end = watchEnd(child);
   await new Promise<void>((resolve, reject) => {
     child.once("spawn", resolve);
     child.once("error", (error) => reject(cannotStart(spec, error)));
@@ -75,11 +70,42 @@ export async function startChild(spec: ChildSpec): Promise<Child> {
     pid,
     startTime,
     log: spec.log,
-    exited,
-    exit: () => exit,
+    ...end,
     release: () => release(child),
-    stop: (graceMs) => stop(child, exited, () => exit !== null, graceMs),
+    kill: () => signalIfAlive(child, "SIGKILL"),
+    async stop(graceMs) {
+      child.stdin?.end();
+      signalIfAlive(child, "SIGTERM");
+      const timer = setTimeout(() => signalIfAlive(child, "SIGKILL"), graceMs);
+      await end.exited;
+      clearTimeout(timer);
+    },
   };
+}
+
+function watchEnd(child: ChildProcess): Pick<Child, "exited" | "exit"> {
+  let exit: Exit | null = null;
+  const exited = new Promise<Exit>((resolve) => {
+    // `close` rather than `exit`: its last words are read by then; yet a grandchild that holds the pipe is not waited for.
+    const done = (code: number | null, signal: NodeJS.Signals | null): void => {
+      exit ??= { code, signal };
+      resolve(exit);
+    };
+    child.once("close", done);
+    child.once("exit", (code, signal) => {
+      // What it left behind in its group ends with it.
+      signalGroup(child.pid, "SIGKILL");
+      setTimeout(done, LAST_WORDS_MS, code, signal);
+    });
+  });
+  return { exited, exit: () => exit };
+}
+
+/** RACE: once it is gone its number may be given to others, so nothing is sent to it later than at its exit. */
+function signalIfAlive(child: ChildProcess, signal: NodeJS.Signals): void {
+  if (child.exitCode === null && child.signalCode === null) {
+    signalGroup(child.pid, signal);
+  }
 }
 
 function cannotStart(spec: ChildSpec, error: Error): EveryhopError {
@@ -104,17 +130,6 @@ function release(child: ChildProcess): void {
   const gate = child.stdio[3] as Writable | null;
   gate?.on("error", () => {});
   gate?.end("go\n");
-}
-
-async function stop(child: ChildProcess, exited: Promise<Exit>, isGone: () => boolean, graceMs: number): Promise<void> {
-  if (!isGone()) {
-    child.stdin?.end();
-    signalGroup(child.pid, "SIGTERM");
-    await Promise.race([exited, new Promise((resolve) => setTimeout(resolve, graceMs).unref())]);
-  }
-  // Always, for what it left behind in its group.
-  signalGroup(child.pid, "SIGKILL");
-  await exited;
 }
 
 /** Signals the group that `pid` leads; a group that is gone is not an error. */

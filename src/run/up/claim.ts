@@ -45,6 +45,26 @@ export async function claimState(dir: string, stateOption: string | null): Promi
   return { stateDir: real, lock, link: stateOption === null ? null : linkTo(real, place, notes), recovered, notes };
 }
 
+/** Gives the folder up; the link goes, and a folder that had to make room for it comes back. */
+export function releaseClaim({ link, lock }: Claim): void {
+  if (link !== null) {
+    removeLink(link);
+  }
+  lock.release();
+}
+
+const KEPT = ".kept";
+
+/** Removes `DIR/.everyhop` where it is a link. */
+export function removeLink(place: string): void {
+  if (lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() === true) {
+    rmSync(place, { force: true });
+    if (existsSync(`${place}${KEPT}`)) {
+      renameSync(`${place}${KEPT}`, place);
+    }
+  }
+}
+
 /** Deals with what `DIR/.everyhop` is of an earlier run, where that is another folder than this run's. */
 async function settleEarlier(
   place: string,
@@ -65,12 +85,10 @@ async function settleEarlier(
     lock.release();
   }
   if (isLink) {
-    tryTo(() => rmSync(place), notes);
+    tryTo(() => (needsLink ? rmSync(place) : removeLink(place)), notes);
   } else if (earlier !== stateDir) {
     tryTo(() => {
-      const kept = freeName(`${place}.kept`);
-      renameSync(place, kept);
-      notes.push(`the state of earlier runs in \`${place}\` is now \`${kept}\``);
+      renameSync(place, `${place}${KEPT}`);
     }, notes);
   }
   return recovered;
@@ -95,14 +113,6 @@ function tryTo(action: () => void, notes: string[]): boolean {
     notes.push(reasonOf(error));
     return false;
   }
-}
-
-function freeName(wanted: string): string {
-  let name = wanted;
-  for (let n = 1; existsSync(name); n++) {
-    name = `${wanted}-${n}`;
-  }
-  return name;
 }
 
 export function realpathOrNull(path: string): string | null {

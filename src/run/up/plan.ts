@@ -1,6 +1,6 @@
 /** Where everything of a mesh will be: addresses, ports, folders, users. Made whole before anything is started. */
 import { randomBytes } from "node:crypto";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Protocol } from "../../core/api/snapshot.ts";
 import { configError, type Issue } from "../../core/base/errors.ts";
@@ -69,7 +69,7 @@ export function socketFolder(stateDir: string, run: string): { readonly dir: str
   const longest = join(stateDir, "broker", "broker.sock");
   return Buffer.byteLength(longest) <= MAX_SOCKET_PATH
     ? { dir: stateDir, outside: false }
-    : { dir: join(tmpdir(), `everyhop-${userInfo().uid}-${run}`), outside: true };
+    : { dir: join(tmpdir(), `everyhop-${process.getuid?.() ?? 0}-${run}`), outside: true };
 }
 
 /** Ports asked for that are taken. */
@@ -99,7 +99,7 @@ export async function planLoopback(
   const ports = await freePorts(3 + services.length * perService, LOOPBACK, fixed);
   const take = (): string => `${LOOPBACK}:${ports.pop()}`;
   const sockets = socketFolder(stateDir, run).dir;
-  const uid = userInfo().uid;
+  const uid = process.getuid?.() ?? 0;
   return {
     ...basePlan(mesh, stateDir, run, sockets),
     server: [take()],

@@ -28,7 +28,7 @@ export async function attestWorkload(
   needed: (prefix: string) => boolean,
   log: Log,
 ): Promise<Attestation> {
-  const process = await observe(reference);
+  const process = observe(reference);
   const results = await Promise.allSettled(attestors.map((attestor) => attestor.attest(process, needed)));
   const selectors = new Set<Selector>();
   let failures = 0;
@@ -49,7 +49,7 @@ export async function attestWorkload(
       });
     }
   }
-  await confirm(reference, process);
+  confirm(reference, process);
   if (failures === attestors.length) {
     const reason = results[0]?.status === "rejected" ? results[0].reason : "no attestor";
     throw toEveryhopError(reason);

@@ -36,28 +36,30 @@ export interface ParentObservation {
 }
 
 /** Looks at the process. Errors: `not-found` where it is gone, `permission-denied` where it is not the one that called. */
-export async function observe(reference: ProcessReference): Promise<Observation> {
+export function observe(reference: ProcessReference): Observation {
   const { pid, caller } = reference;
-  const [stat, status, executable] = await Promise.all([processStat(pid), processStatus(pid), processExecutable(pid)]);
+  const stat = processStat(pid);
+  const status = processStatus(pid);
+  const executable = processExecutable(pid);
   if (stat === null || status === null || stat.state === "Z" || stat.state === "X") {
     throw new EveryhopError("not-found", `process ${pid} is gone`);
   }
   if (caller !== null && (status.uid !== caller.uid || status.gid !== caller.gid)) {
     throw new EveryhopError("permission-denied", `process ${pid} changed its user or group since it connected`);
   }
-  if (caller !== null && imageName(stat.startTime, executable?.file ?? null) !== caller.image) {
+  if (caller !== null && imageName(stat.startTime, executable) !== caller.image) {
     throw new EveryhopError("permission-denied", `process ${pid} became another program since it connected`);
   }
-  return { pid, startTime: stat.startTime, ...status, executable, parent: await observeParent(stat.parentPid) };
+  return { pid, startTime: stat.startTime, ...status, executable, parent: observeParent(stat.parentPid) };
 }
 
-async function observeParent(pid: number): Promise<ParentObservation | null> {
+function observeParent(pid: number): ParentObservation | null {
   if (pid <= 0) {
     return null;
   }
-  const before = await processStat(pid);
-  const executable = await processExecutable(pid);
-  const after = await processStat(pid);
+  const before = processStat(pid);
+  const executable = processExecutable(pid);
+  const after = processStat(pid);
   // RACE: a parent that exits here leaves its pid to another process; the child then has a new parent, seen next time.
   return before === null || before.startTime !== after?.startTime
     ? null
@@ -65,8 +67,8 @@ async function observeParent(pid: number): Promise<ParentObservation | null> {
 }
 
 /** Throws unless `reference` still is what `before` shows; see `changeBetween`. */
-export async function confirm(reference: ProcessReference, before: Observation): Promise<void> {
-  const change = changeBetween(before, await observe(reference));
+export function confirm(reference: ProcessReference, before: Observation): void {
+  const change = changeBetween(before, observe(reference));
   if (change !== null) {
     throw new EveryhopError("permission-denied", `process ${reference.pid} ${change} while it was attested`);
   }

@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { silentLog } from "../io/log.ts";
+import { startServer } from "../run/server.ts";
+import { readServerConfig } from "../run/server-config.ts";
+
+const MAIN = new URL("./main.ts", import.meta.url).pathname;
+const AGENT = "spiffe://example.com/spire/agent/join_token/t";
+const WEB = "spiffe://example.com/ns/shop/sa/web";
+
+interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** A mesh folder with a running server, and the command line in it. */
+async function meshFolder(t: TestContext) {
+  const dir = mkdtempSync(join(tmpdir(), "everyhop-cli-"));
+  const file = join(dir, "server.yaml");
+  writeFileSync(
+    file,
+    "trustDomain: example.com\ndataDir: data\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n",
+  );
+  const server = await startServer(readServerConfig(file), { log: silentLog });
+  t.after(async () => {
+    await server.close();
+    rmSync(dir, { recursive: true });
+  });
+  writeFileSync(join(dir, "mesh.json"), JSON.stringify({ adminSocket: server.ready.adminSocket }));
+  const run = (...args: string[]): Promise<Outcome> =>
+    new Promise((resolve) => {
+      execFile(process.execPath, [MAIN, ...args], { cwd: dir }, (error, out, err) => {
+        resolve({ code: typeof error?.code === "number" ? error.code : 0, out, err });
+      });
+    });
+  const json = async (...args: string[]) => {
+    const { out, err, code } = await run(...args, "--json");
+    assert.equal(out.trimEnd().split("\n").length, 1, `one document on standard output: ${out}${err}`);
+    return { code, document: JSON.parse(out) };
+  };
+  return { dir, server, run, json };
+}
+
+test("entries from the command line: created, shown, changed, counted, deleted", async (t) => {
+  const { run, json } = await meshFolder(t);
+  const selectors = ["--selector", "unix:uid:0", "--selector", "unix:path:/bin/web"];
+  const create = ["entry", "create", "--spiffe-id", WEB, "--parent-id", AGENT, ...selectors];
+  const { document: made } = await json(...create, "--x509-svid-ttl", "30m", "--dns", "web.shop");
+  assert.equal(made.spiffeId, WEB);
+  assert.equal(made.parentId, AGENT);
+  assert.deepEqual(made.selectors, ["unix:path:/bin/web", "unix:uid:0"]);
+  assert.equal(made.x509SvidTtlMs, 1_800_000);
+  const again = await json(...create);
+  assert.deepEqual([again.code, again.document.error.code], [2, "already-exists"]);
+  const { document: shown } = await json("entry", "show", "--selector", "unix:uid:0");
+  assert.deepEqual(shown, { entries: [made] });
+  const { document: changed } = await json("entry", "update", "--entry-id", made.id, "--hint", "main");
+  assert.deepEqual(changed, { ...made, hint: "main", revision: 1 });
+  assert.deepEqual((await json("entry", "count")).document, { count: 1 });
+  const text = await run("entry", "show", "--entry-id", made.id);
+  assert.match(text.out, /SPIFFE ID {8}: spiffe:\/\/example\.com\/ns\/shop\/sa\/web\n/);
+  assert.deepEqual((await json("entry", "delete", "--entry-id", made.id)).document, { deleted: [made.id] });
+  const gone = await json("entry", "delete", "--entry-id", made.id);
+  assert.deepEqual([gone.code, gone.document.error.code], [2, "not-found"]);
+});
+
+test("what is wrong on the command line is said before anything is asked", async (t) => {
+  const { run } = await meshFolder(t);
+  const wrong: [string[], RegExp][] = [
+    [["entry", "create", "--spiffe-id", "web", "--parent-id", AGENT, "--selector", "a:1"], /not a SPIFFE ID/],
+    [["entry", "create", "--spiffe-id", WEB, "--parent-id", AGENT, "--selector", "uid"], /type:value/],
+    [["entry", "create", "--spiffe-id", WEB], /--selector/],
+    [["entry", "update", "--entry-id", "x"], /what to change/],
+    [["token", "generate", "--ttl", "soon"], /not a duration/],
+    [["agent", "ban"], /--spiffe-id/],
+    [["bundle", "show", "--format", "der"], /one of pem, spiffe/],
+  ];
+  for (const [args, message] of wrong) {
+    const { code, err } = await run(...args);
+    assert.equal(code, 2, args.join(" "));
+    assert.match(err, message);
+  }
+});
+
+test("tokens, agents and the audit", async (t) => {
+  const { json, run } = await meshFolder(t);
+  const { document: token } = await json("token", "generate", "--ttl", "5m");
+  assert.match(token.token, /^[0-9a-f-]{36}$/);
+  assert.ok(Date.parse(token.expiresAt) > Date.now());
+  assert.match((await run("token", "generate")).out, /^Token: /);
+  assert.deepEqual((await json("agent", "list")).document, { agents: [] });
+  const missing = await json("agent", "show", "--spiffe-id", AGENT);
+  assert.deepEqual([missing.code, missing.document.error.code], [2, "not-found"]);
+  const { document: audit, code } = await json("audit", "certificates");
+  assert.deepEqual([code, audit.issued, audit.duplicates, audit.unjournaled], [0, 2, 0, 0]);
+  assert.equal(audit.certificates.length, 2);
+});
+
+test("an SVID is minted to files that only their owner can read", async (t) => {
+  const { dir, json } = await meshFolder(t);
+  const out = join(dir, "out");
+  for (const _again of [1, 2]) {
+    const { document } = await json("svid", "mint", "--spiffe-id", WEB, "--out-dir", out);
+    assert.equal(document.spiffeId, WEB);
+  }
+  assert.equal(statSync(join(out, "svid.0.key")).mode & 0o777, 0o600);
+  assert.match(readFileSync(join(out, "svid.0.pem"), "utf8"), /^-----BEGIN CERTIFICATE-----/);
+  const { document } = await json("svid", "mint", "--spiffe-id", WEB, "--audience", "db");
+  assert.equal(document.token.split(".").length, 3);
+});
+
+test("bundles: our own in both formats, and another trust domain's there and back", async (t) => {
+  const { dir, run, json } = await meshFolder(t);
+  const pem = await run("bundle", "show");
+  assert.match(pem.out, /^-----BEGIN CERTIFICATE-----/);
+  const { document } = await json("bundle", "show");
+  assert.deepEqual(
+    document.keys.map(({ use }: { use: string }) => use),
+    ["x509-svid", "jwt-svid"],
+  );
+  const file = join(dir, "other.json");
+  writeFileSync(file, (await run("bundle", "show", "--format", "spiffe")).out);
+  await json("bundle", "set", "--id", "spiffe://other.org", "--path", file, "--format", "spiffe");
+  const { document: listed } = await json("bundle", "list");
+  assert.deepEqual(listed.trust_domains["other.org"].keys, document.keys);
+  assert.deepEqual((await json("bundle", "delete", "--id", "other.org")).document, { deleted: ["other.org"] });
+});
+
+test("where no server answers, the next step is said", async (t) => {
+  const { run, server } = await meshFolder(t);
+  await server.close();
+  const { code, err } = await run("agent", "list");
+  assert.equal(code, 4);
+  assert.match(err, /nothing answers .*\n.*everyhop up/);
+});
+
+test("server --check says what is wrong, as JSON too", async (t) => {
+  const { dir, run, json } = await meshFolder(t);
+  assert.deepEqual((await json("server", "--config", join(dir, "server.yaml"), "--check")).document, {
+    ok: true,
+    issues: [],
+  });
+  const bad = join(dir, "bad.yaml");
+  writeFileSync(bad, "trustDomain: example.com\ndataDir: d\nlisten: x\n");
+  const { code, document } = await json("server", "--config", bad, "--check");
+  assert.deepEqual([code, document.ok, document.issues[0].line, document.issues[0].file], [2, false, 3, bad]);
+  assert.match((await run("server", "--config", bad, "--check")).err, /bad\.yaml:3:9: listen/);
+  writeFileSync(
+    join(dir, "p.yaml"),
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {rulez: []}\n",
+  );
+  writeFileSync(bad, "trustDomain: example.com\ndataDir: d\npolicies: [p.yaml]\n");
+  const policies = await json("server", "--config", bad, "--check");
+  assert.deepEqual([policies.code, policies.document.issues[0].line], [2, 4]);
+  assert.match(policies.document.issues[0].file, /p\.yaml$/);
+});

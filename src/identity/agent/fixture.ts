@@ -1,0 +1,58 @@
+/** For tests: agents that run against a `FakeServer`. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { sidecarId } from "../../core/spiffe/id.ts";
+import { silentLog } from "../../io/log.ts";
+import { unixAttestor } from "../attest/workload/unix/unix.ts";
+import { type AgentOptions, type RunningAgent, startAgent } from "./agent.ts";
+import { type FakeServer, TRUST_DOMAIN } from "./server-fixture.ts";
+
+export interface TestFolder {
+  readonly dir: string;
+  remove(): void;
+}
+
+/** A folder whose path is short enough for sockets. */
+export function testFolder(): TestFolder {
+  const dir = mkdtempSync(join(tmpdir(), "everyhop-"));
+  return { dir, remove: () => rmSync(dir, { recursive: true, force: true }) };
+}
+
+/** An agent of `server` with its files in `dir`. */
+export function startTestAgent(
+  server: FakeServer,
+  dir: string,
+  options: Partial<AgentOptions> = {},
+): Promise<RunningAgent> {
+  const trustBundle = join(dir, "bundle.pem");
+  writeFileSync(trustBundle, server.bundlePem);
+  return startAgent({
+    trustDomain: TRUST_DOMAIN,
+    server: server.address,
+    dataDir: join(dir, "data"),
+    joinToken: "token-1",
+    trustBundle,
+    socket: join(dir, "agent.sock"),
+    brokerSocket: join(dir, "broker.sock"),
+    adminSocket: join(dir, "admin.sock"),
+    brokers: [sidecarId(TRUST_DOMAIN)],
+    attestors: [unixAttestor(() => server.clock.now())],
+    clock: server.clock,
+    random: () => 0.5,
+    log: silentLog,
+    ...options,
+  });
+}
+
+/** Waits for `condition`, moving a fake clock on meanwhile where `step` is given. Fails after ten real seconds. */
+export async function until(condition: () => boolean, what: string, step: () => void = () => {}): Promise<void> {
+  const giveUpAt = Date.now() + 10_000;
+  while (!condition()) {
+    if (Date.now() > giveUpAt) {
+      throw new Error(`did not happen in time: ${what}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    step();
+  }
+}

@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import type { EveryhopError } from "../core/base/errors.ts";
+import { loadAgentConfig, readJoinToken } from "./agent-config.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "everyhop-config-"));
+after(() => rmSync(dir, { recursive: true, force: true }));
+
+const file = join(dir, "agent.yaml");
+const load = (text: string) => {
+  writeFileSync(file, text);
+  return loadAgentConfig(file);
+};
+const MINIMUM = "trustDomain: example.com\nserver: localhost:8081\ndataDir: data\ntrustBundle: bundle.pem\n";
+
+test("a minimal configuration has defaults; paths are relative to the file", () => {
+  assert.deepEqual(load(MINIMUM), {
+    trustDomain: "example.com",
+    server: "localhost:8081",
+    dataDir: join(dir, "data"),
+    joinToken: null,
+    joinTokenFile: null,
+    trustBundle: join(dir, "bundle.pem"),
+    socket: "/run/everyhop/agent.sock",
+    brokerSocket: "/run/everyhop/broker.sock",
+    adminSocket: join(dir, "data", "admin.sock"),
+    brokers: ["spiffe://example.com/everyhop/sidecar"],
+    metrics: null,
+    logLevel: "info",
+  });
+});
+
+test("a token comes from the configuration or a file; a file that is not there (any more) is none", () => {
+  assert.equal(readJoinToken(load(`${MINIMUM}joinToken: abc\n`)), "abc");
+  const fromFile = load(`${MINIMUM}joinTokenFile: token\n`);
+  assert.equal(readJoinToken(fromFile), null);
+  writeFileSync(join(dir, "token"), "abc\n");
+  assert.equal(readJoinToken(fromFile), "abc");
+});
+
+test("a data folder too deep for a socket has the admin socket beside the others", () => {
+  const config = load(`${MINIMUM.replace("data\n", `${"d".repeat(120)}\n`)}socket: agent.sock\n`);
+  assert.equal(config.adminSocket, join(dir, "agent-admin.sock"));
+});
+
+test("what is wrong is said with its place and a suggestion", () => {
+  const table: readonly (readonly [string, RegExp, number])[] = [
+    [`${MINIMUM}brokerSocet: x\n`, /unknown field `brokerSocet`.*|did you mean/, 5],
+    [MINIMUM.replace("server: localhost:8081\n", ""), /`server` is missing/, 1],
+    [MINIMUM.replace("localhost:8081", "localhost"), /is not `host:port`/, 2],
+    [MINIMUM.replace("example.com", "Example.com"), /is not a trust domain/, 1],
+    [`${MINIMUM}brokers: [not-an-id]\n`, /is not a SPIFFE ID/, 5],
+    [`${MINIMUM}joinToken: "a b"\n`, /is not a join token/, 5],
+    [`${MINIMUM}joinToken: a\njoinTokenFile: b\n`, /is given already/, 6],
+    [`${MINIMUM}logLevel: loud\n`, /expected one of/, 5],
+    [`${MINIMUM}socket: /${"x".repeat(120)}\n`, /too long for a socket/, 5],
+    [`${MINIMUM}socket: [a\n`, /./, 5],
+  ];
+  for (const [text, message, line] of table) {
+    assert.throws(
+      () => load(text),
+      (error: EveryhopError) => {
+        assert.equal(error.code, "config-invalid");
+        assert.match(error.issues[0]?.message ?? "", message);
+        assert.ok(Math.abs((error.issues[0]?.line ?? 0) - line) <= 1, `${message} at line ${error.issues[0]?.line}`);
+        return true;
+      },
+    );
+  }
+  assert.throws(() => load(""), /empty/);
+  assert.throws(
+    () => loadAgentConfig(join(dir, "nope.yaml")),
+    (error: EveryhopError) => error.code === "file-missing",
+  );
+});

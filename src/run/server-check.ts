@@ -1,0 +1,50 @@
+/** Everything that can be found wrong with a server's configuration before it starts. */
+import { relative } from "node:path";
+import { judge, NOTHING_ACCEPTED } from "../control/change.ts";
+import { meshFindings } from "../control/findings.ts";
+import { PolicyReader, readMeshConfig } from "../control/policies.ts";
+import { describeWorkload } from "../control/world.ts";
+import { EveryhopError, type Issue } from "../core/base/errors.ts";
+import { systemClock } from "../io/clock.ts";
+import { watchFiles } from "../io/watch-files.ts";
+import { readServerConfig, type ServerConfig } from "./server-config.ts";
+
+export interface ServerCheck {
+  /** No issue is an error. */
+  readonly ok: boolean;
+  readonly issues: readonly Issue[];
+}
+
+/**
+ * The faults of the file and of the policies it names, and findings on what is legal and hardly meant; files in them are
+ * written relative to `baseDir`. Errors: `file-missing`.
+ */
+export function checkServer(file: string, baseDir: string): ServerCheck {
+  const issues = issuesOf(file, baseDir);
+  return { ok: issues.every(({ severity }) => severity !== "error"), issues };
+}
+
+function issuesOf(file: string, baseDir: string): readonly Issue[] {
+  try {
+    return policyIssues(readServerConfig(file), baseDir);
+  } catch (error) {
+    if (error instanceof EveryhopError && error.issues.length > 0) {
+      return error.issues;
+    }
+    throw error;
+  }
+}
+
+function policyIssues({ policies, trustDomain, services, meshConfig }: ServerConfig, baseDir: string): Issue[] {
+  const watched = watchFiles(policies, { clock: systemClock });
+  try {
+    const { files, faults } = watched.state.value;
+    const named = new Map([...files].map(([path, text]) => [relative(baseDir, path), text]));
+    const workloads = services.map((service) => describeWorkload(service, trustDomain));
+    const mesh = { trustDomain, meshConfig: readMeshConfig(meshConfig).meshConfig, workloads };
+    const { refused, accepted } = judge(named, NOTHING_ACCEPTED, { mesh, reader: new PolicyReader() });
+    return [...faults, ...refused, ...meshFindings(accepted, mesh)];
+  } finally {
+    watched.close();
+  }
+}
