@@ -31,7 +31,14 @@ function client(...args: string[]): Promise<Record<string, unknown>[]> {
     child.stdout.on("data", (chunk: Buffer) => {
       text += chunk.toString();
     });
-    child.on("close", () => resolve(text.trim().split("\n").map((line) => JSON.parse(line))));
+    child.on("close", () =>
+      resolve(
+        text
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line)),
+      ),
+    );
   });
 }
 
@@ -55,7 +62,10 @@ for (const [size, entries] of [
     const answers = await client("node", ...where, "-token", token);
     const step = (name: string) => answers.find((answer) => answer.step === name) ?? {};
     const svidOf = (name: string) => (step(name).svid as { spiffeId: string }).spiffeId;
-    assert.deepEqual(answers.filter(({ error }) => error !== undefined), []);
+    assert.deepEqual(
+      answers.filter(({ error }) => error !== undefined),
+      [],
+    );
     assert.equal(svidOf("attest"), agent);
     assert.equal(step("attest").reattestable, false);
     assert.deepEqual([step("bundle").trustDomain, step("bundle").x509, step("bundle").jwt], ["example.com", 1, 1]);

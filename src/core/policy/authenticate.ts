@@ -34,10 +34,10 @@ export type Authentication =
   | { readonly ok: false; readonly status: 401 | 403; readonly fault: TokenFault };
 
 export function compileTokens(resources: readonly RequestAuthentication[], rootNamespace: string): CompiledTokens {
-  const rootFirst = [...resources].sort(
-    (a, b) => Number(b.namespace === rootNamespace) - Number(a.namespace === rootNamespace),
+  const rootLast = [...resources].sort(
+    (a, b) => Number(a.namespace === rootNamespace) - Number(b.namespace === rootNamespace),
   );
-  const rules = rootFirst.flatMap((resource) => resource.jwtRules);
+  const rules = rootLast.flatMap((resource) => resource.jwtRules);
   rules.sort((a, b) => (a.issuer < b.issuer ? -1 : a.issuer > b.issuer ? 1 : 0));
   return {
     providers: rules.map((rule) => ({

@@ -10,7 +10,7 @@ import { decideHttp, decideTcp, mtlsMode } from "./evaluate.ts";
 import { type Explanation, explain } from "./explain.ts";
 import type { HttpFacts, PeerFacts } from "./facts.ts";
 import { claimsOf, httpFacts, receivedRequest } from "./received.ts";
-import type { Resource } from "./resources.ts";
+import type { MtlsMode, Resource } from "./resources.ts";
 import { BAD_REQUEST, BAD_TOKEN, PLAINTEXT_REFUSED, type Verdict, WRONG_AUDIENCE } from "./verdict.ts";
 
 export interface Answer
@@ -66,12 +66,12 @@ export class Decider {
   prepare(request: DecisionRequest): Prepared {
     const compiled = this.compiledFor(request);
     const peer = peerFacts(request);
-    const isPlaintext = mtlsMode(compiled, peer.destinationPort) === "STRICT" && peer.principal === null;
+    const isRefused = isTransportRefused(mtlsMode(compiled, peer.destinationPort), request);
     const part = request.request;
-    const received = part === null ? null : receivedRequest(part, request, this.#mesh.meshConfig.pathNormalization);
-    if (isPlaintext || part === null || received === null) {
+    const received = part === null ? null : receivedRequest(part, request, this.#mesh);
+    if (isRefused || part === null || received === null) {
       const http = received === null ? null : httpFacts(received, null);
-      return { compiled, peer, http, refused: isPlaintext ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
+      return { compiled, peer, http, refused: isRefused ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
     }
     if (part.auth !== null) {
       return { compiled, peer, http: httpFacts(received, claimsOf(part.auth, compiled.tokens)), refused: null };
@@ -102,6 +102,13 @@ export class Decider {
       ...(options.explain ? explain(compiled, peer, http, verdict) : {}),
     };
   }
+}
+
+/** STRICT takes mutual TLS alone; DISABLE terminates no TLS and takes none. */
+function isTransportRefused(mode: MtlsMode, { source, destination, request }: DecisionRequest): boolean {
+  const isMutual = source.principal !== null;
+  const isTls = isMutual || (request === null && destination.sni !== null);
+  return (mode === "STRICT" && !isMutual) || (mode === "DISABLE" && isTls);
 }
 
 /** Nobody can be asked here: what a CUSTOM rule would ask about is denied. */

@@ -2,9 +2,10 @@
 import { parseIp } from "../base/cidr.ts";
 import { toWire } from "../base/pattern.ts";
 import { type CompiledTokens, splitClaims } from "./authenticate.ts";
+import type { MeshScope } from "./compile.ts";
 import type { AuthPart, DecisionRequest, RequestPart } from "./decision-request.ts";
 import type { Claims, HttpFacts } from "./facts.ts";
-import { addLine, lastForwardedFor, visibleLines } from "./headers.ts";
+import { addLine, lastForwardedFor, visibleHeaders } from "./headers.ts";
 import { normalizePath, type PathNormalization } from "./normalize.ts";
 import type { TokenCarrier } from "./token-places.ts";
 
@@ -24,20 +25,17 @@ export interface ReceivedRequest extends TokenCarrier {
 }
 
 /** Null where the request itself is refused (400). */
-export function receivedRequest(
-  part: RequestPart,
-  request: DecisionRequest,
-  normalization: PathNormalization,
-): ReceivedRequest | null {
+export function receivedRequest(part: RequestPart, request: DecisionRequest, mesh: MeshScope): ReceivedRequest | null {
   if (part.withoutHost || (part.method !== null && !part.http2 && !METHODS.has(part.method))) {
     return null;
   }
   const target = splitTarget(part);
-  const path = target.path === null ? null : normalizeTarget(target.path, part.method, normalization);
+  const path =
+    target.path === null ? null : normalizeTarget(target.path, part.method, mesh.meshConfig.pathNormalization);
   if (path === null && target.path !== null) {
     return null;
   }
-  const headers = receivedHeaders(part, request);
+  const headers = receivedHeaders(part, request, mesh.trustDomain);
   return {
     method: part.method,
     path,
@@ -73,20 +71,26 @@ function normalizeTarget(path: string, method: string | null, normalization: Pat
 
 /** Not known here: any value shows that the header is there. */
 const SOME_REQUEST_ID = "00000000-0000-4000-8000-000000000000";
+const SOME_HASH = "0".repeat(64);
 
-function receivedHeaders(part: RequestPart, request: DecisionRequest): Map<string, readonly string[]> {
-  const headers = new Map<string, readonly string[]>();
-  for (const [name, lines] of part.headers) {
-    const visible = visibleLines(name, lines.map(wireValue), part.http2);
-    if (visible !== null) {
-      headers.set(name, visible);
-    }
-  }
+/** How the workload names itself in X-Forwarded-Client-Cert. */
+function ownIdentity({ destination }: DecisionRequest, trustDomain: string): string {
+  const { namespace, serviceAccount, name } = destination;
+  return `By=spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount ?? name ?? "default"}`;
+}
+
+function receivedHeaders(
+  part: RequestPart,
+  request: DecisionRequest,
+  trustDomain: string,
+): Map<string, readonly string[]> {
+  const lines = new Map([...part.headers].map(([name, values]) => [name, values.map(wireValue)]));
+  const headers = visibleHeaders(lines, part.http2);
   if (part.token !== null) {
     addLine(headers, "authorization", `Bearer ${wireValue(part.token)}`.trimEnd());
   }
   const { principal, remoteIp: forwarded } = request.source;
-  if (!headers.has("x-request-id")) {
+  if (!headers.get("x-request-id")?.[0]) {
     headers.set("x-request-id", [SOME_REQUEST_ID]);
   }
   if (!headers.has("x-forwarded-proto")) {
@@ -98,7 +102,7 @@ function receivedHeaders(part: RequestPart, request: DecisionRequest): Map<strin
   if (principal === null) {
     headers.delete("x-forwarded-client-cert");
   } else {
-    const proven = `Subject="";URI=spiffe://${principal}`;
+    const proven = `${ownIdentity(request, trustDomain)};Hash=${SOME_HASH};Subject="";URI=spiffe://${principal}`;
     headers.set("x-forwarded-client-cert", [[...(headers.get("x-forwarded-client-cert") ?? []), proven].join(",")]);
   }
   return headers;

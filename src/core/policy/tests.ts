@@ -216,10 +216,16 @@ function pseudoHeader(name: string): ((peer: Peer, facts: HttpFacts) => string |
     case "host":
       return (_, facts) => facts.host;
     case ":scheme":
-      return (peer) => (peer.principal === null ? "http" : "https");
+      return schemeOf;
     default:
       return null;
   }
+}
+
+/** What X-Forwarded-Proto says, where it is a scheme; else what the connection is. */
+function schemeOf(peer: Peer, facts: HttpFacts): string {
+  const told = facts.header("x-forwarded-proto")?.[0]?.toLowerCase();
+  return told === "http" || told === "https" ? told : peer.principal === null ? "http" : "https";
 }
 
 function claimTest(path: readonly string[], values: readonly string[]): Test {

@@ -104,10 +104,7 @@ function queryParams(path: string | null): readonly (readonly [string, string])[
 const decodePercent = (text: string): string =>
   text.replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 
-/** What a query keeps unescaped when it is written anew. */
-const encodePercent = (text: string): string =>
-  text.replace(/[^A-Za-z0-9_.~-]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`);
-
+/** Envoy writes the rest of the query anew: by name, and decoded. */
 function removeParam(carrier: TokenCarrier, name: string): void {
   const { path } = carrier;
   if (path === null) {
@@ -115,7 +112,7 @@ function removeParam(carrier: TokenCarrier, name: string): void {
   }
   const kept = queryParams(path).filter(([key]) => key !== name);
   kept.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
-  const query = kept.map(([key, value]) => `${encodePercent(key)}=${encodePercent(value)}`).join("&");
+  const query = kept.map(([key, value]) => `${key}=${value}`).join("&");
   carrier.path = path.slice(0, path.indexOf("?")) + (query === "" ? "" : `?${query}`);
 }
 
