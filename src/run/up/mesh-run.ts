@@ -2,7 +2,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { sidecarId } from "../../core/spiffe/id.ts";
+import { parseSpiffeId, sidecarId } from "../../core/spiffe/id.ts";
 import { type Child, type Exit, startChild } from "./child.ts";
 import { type Claim, releaseClaim } from "./claim.ts";
 import { agentConfig, proxyConfig, serverConfig, writeConfig } from "./configs.ts";
@@ -51,6 +51,15 @@ export interface RunningMesh {
 const OWN_TIMEOUT_MS = 30_000;
 const GRACE_MS = 4_000;
 const FOLDER_POLL_MS = 2_000;
+const REGISTER_ATTEMPTS = 30;
+const REGISTER_PAUSE_MS = 1_000;
+
+interface OwnStart extends Omit<OwnSpec, "cwd" | "onStarted" | "cacheDir"> {
+  /** It runs as a user of its own, who must not write where we keep compiled code. */
+  readonly ownUser: boolean;
+  /** Called with its process, and with each that replaces it. */
+  readonly onChild?: (child: Child) => void;
+}
 
 export interface Context {
   readonly options: UpOptions;
@@ -156,26 +165,56 @@ export class MeshRun {
     }
   }
 
-  /** The entries of every service and sidecar: the services' processes exist already, held. */
+  /** What the selectors of all that we start have in common: we are the parent. */
+  #parentage() {
+    const { supervisor } = this.#context;
+    return { supervisor, supervisorPath: realpathSync(process.execPath), digest: this.#digest };
+  }
+
+  /** The entries of every service: their processes exist already, held. */
   async #entries(): Promise<EntryRequest[]> {
-    const { plan, supervisor } = this.#context;
-    const common = { supervisor, supervisorPath: realpathSync(process.execPath), digest: this.#digest };
-    const sidecar: Program = {
-      executable: process.execPath,
-      path: common.supervisorPath,
-      script: realpathSync(CLI_ENTRY),
-    };
-    const sidecarUids = [...new Set(plan.services.map(({ uid, place }) => place?.sidecarUid ?? uid))];
-    const sidecars = sidecarUids.map(async (uid) => ({
-      spiffeId: sidecarId(plan.mesh.trustDomain),
-      selectors: await selectorsOf({ ...common, uid, program: sidecar, process: null }),
-    }));
-    const services = plan.services.map(async ({ service, spiffeId, uid, program }) => {
+    const services = this.#context.plan.services.map(async ({ service, spiffeId, uid, program }) => {
       const child = this.#child(service.name);
-      const source: SelectorSource = { ...common, uid, program, process: child };
+      const source: SelectorSource = { ...this.#parentage(), uid, program, process: child };
       return { spiffeId, selectors: await serviceSelectors(service, source) };
     });
-    return Promise.all([...sidecars, ...services]);
+    return Promise.all(services);
+  }
+
+  /**
+   * The entry of a sidecar that was just started, or started again. It names that one process: a service of the same user
+   * that execs our program is no sidecar, and so asks no broker for another's identity.
+   */
+  async #registerSidecar({ service, uid, place }: ServicePlan, child: Child): Promise<void> {
+    const { plan, options } = this.#context;
+    const parentage = this.#parentage();
+    const program: Program = {
+      executable: process.execPath,
+      path: parentage.supervisorPath,
+      script: realpathSync(CLI_ENTRY),
+    };
+    const selectors = await selectorsOf({ ...parentage, uid: place?.sidecarUid ?? uid, program, process: child });
+    const entry = { spiffeId: sidecarId(plan.mesh.trustDomain), selectors };
+    const agentId = parseSpiffeId(readOr(join(plan.stateDir, "agent-id"), ""));
+    for (let attempt = 1; this.#stopped === null; attempt++) {
+      const registrar = connectRegistrar(plan.adminSocket, plan.mesh.trustDomain);
+      try {
+        return await registrar.add(agentId, [entry]);
+      } catch (error) {
+        if (attempt === REGISTER_ATTEMPTS) {
+          const reason = error instanceof Error ? error.message : String(error);
+          options.onEvent({
+            kind: "note",
+            text: `the sidecar of \`${service.name}\` could not be registered: ${reason}`,
+          });
+          return;
+        }
+        // The server may be starting again.
+        await new Promise((resolve) => setTimeout(resolve, REGISTER_PAUSE_MS));
+      } finally {
+        registrar.close();
+      }
+    }
   }
 
   #child(service: string): Child {
@@ -251,6 +290,7 @@ export class MeshRun {
           ownUser: service.place !== null,
           log: this.#log(`sidecars/${name}`),
           onLine: (line) => options.onEvent({ kind: "access", service: name, line }),
+          onChild: (process) => void this.#registerSidecar(service, process),
         });
         await Promise.all([
           waitForService(service, child, isolated, options.signal).then(() =>
@@ -266,14 +306,17 @@ export class MeshRun {
     );
   }
 
-  async #startOwn(spec: Omit<OwnSpec, "cwd" | "onStarted" | "cacheDir"> & { readonly ownUser: boolean }): Promise<Own> {
+  async #startOwn(spec: OwnStart): Promise<Own> {
     const { plan, options } = this.#context;
     const own = await startOwn(
       {
         ...spec,
         cwd: plan.mesh.dir,
         cacheDir: spec.ownUser ? null : join(plan.stateDir, "cache"),
-        onStarted: (child) => this.#record(child),
+        onStarted: (child) => {
+          this.#record(child);
+          spec.onChild?.(child);
+        },
       },
       OWN_TIMEOUT_MS,
       options.signal,

@@ -153,8 +153,7 @@ export function rememberDigests(
 export interface SelectorSource {
   readonly uid: number;
   readonly program: Program;
-  /** Where this very process is to be named. */
-  readonly process: ProcessName | null;
+  readonly process: ProcessName;
   readonly supervisor: ProcessName;
   /** The supervisor's own program. */
   readonly supervisorPath: string;
@@ -179,9 +178,7 @@ export async function selectorsOf(source: SelectorSource): Promise<string[]> {
   if (program.script !== null) {
     selectors.push(`unix:script:${program.script}`, `unix:script:sha256:${await digest(program.script)}`);
   }
-  if (source.process !== null) {
-    selectors.push(`unix:process:${source.process.pid}:${source.process.startTime}`);
-  }
+  selectors.push(`unix:process:${source.process.pid}:${source.process.startTime}`);
   return selectors;
 }
 

@@ -28,7 +28,9 @@ export interface Registrar {
   joinToken(): Promise<{ readonly token: string; readonly agentId: SpiffeId }>;
   /** Removes the agent of an earlier run; nothing where there is none. */
   forget(agentId: string): Promise<void>;
-  /** Makes the entries, under the agent, and deletes those of earlier runs. */
+  /** Makes the entries, under the agent. */
+  add(agentId: SpiffeId, entries: readonly EntryRequest[]): Promise<void>;
+  /** The same, and deletes those of earlier runs. */
   register(agentId: SpiffeId, entries: readonly EntryRequest[]): Promise<void>;
   close(): void;
 }
@@ -37,6 +39,25 @@ export function connectRegistrar(adminSocket: string, domain: TrustDomain): Regi
   const target = `unix:${adminSocket}`;
   const agents = makeClient(Agent, target, credentials.createInsecure());
   const entries = makeClient(Entry, target, credentials.createInsecure(), { share: agents });
+  const add = async (agentId: SpiffeId, wanted: readonly EntryRequest[]): Promise<void> => {
+    const { results } = await entries.batchCreateEntry({
+      entries: wanted.map(({ spiffeId, selectors }) => ({
+        spiffeId: wireId(spiffeId),
+        parentId: wireId(agentId),
+        selectors: selectors.map(wireSelector),
+        hint: UP_HINT,
+      })),
+    });
+    for (const [index, { status }] of results.entries()) {
+      const code = status?.code ?? 0;
+      if (code !== 0 && code !== ALREADY_EXISTS) {
+        const id = wanted[index]?.spiffeId;
+        throw new EveryhopError("invalid-argument", `the server refused the entry of \`${id}\`: ${status?.message}`, {
+          hint: "check the service's `selectors`",
+        });
+      }
+    }
+  };
   return {
     async joinToken() {
       const { value: token } = await agents.createJoinToken({ ttl: TOKEN_TTL_SECONDS });
@@ -48,29 +69,14 @@ export function connectRegistrar(adminSocket: string, domain: TrustDomain): Regi
         await agents.deleteAgent({ id: wireId(parseSpiffeId(agentId)) }).catch(() => {});
       }
     },
+    add,
     async register(agentId, wanted) {
       const old = await entries.listEntries({ pageSize: 1_000 });
       const stale = old.entries.filter(({ hint }) => hint === UP_HINT).map(({ id }) => id);
       if (stale.length > 0) {
         await entries.batchDeleteEntry({ ids: stale });
       }
-      const { results } = await entries.batchCreateEntry({
-        entries: wanted.map(({ spiffeId, selectors }) => ({
-          spiffeId: wireId(spiffeId),
-          parentId: wireId(agentId),
-          selectors: selectors.map(wireSelector),
-          hint: UP_HINT,
-        })),
-      });
-      for (const [index, { status }] of results.entries()) {
-        const code = status?.code ?? 0;
-        if (code !== 0 && code !== ALREADY_EXISTS) {
-          const id = wanted[index]?.spiffeId;
-          throw new EveryhopError("invalid-argument", `the server refused the entry of \`${id}\`: ${status?.message}`, {
-            hint: "check the service's `selectors`",
-          });
-        }
-      }
+      await add(agentId, wanted);
     },
     close: () => agents.close(),
   };
