@@ -41,47 +41,44 @@ function keptLines(name: string, lines: readonly string[], http2: boolean): read
   return http2 && name === "cookie" ? [lines.join("; ")] : lines;
 }
 
+/**
+ * The lines of one header (name in lower case) as a policy compares them; null where it does not see them. What the
+ * `connection` header says of others is not in it: see `visibleHeaders`.
+ */
+export function visibleLines(name: string, lines: readonly string[], http2 = false): readonly string[] | null {
+  const kept = HIDDEN.has(name) ? [] : keptLines(name, lines, http2);
+  const [first] = kept;
+  if (first === undefined) {
+    return null;
+  }
+  if (name !== "te" && name !== "referer") {
+    return kept;
+  }
+  const valid = name === "te" ? transferEncodings(first) : isReferer(first) ? first : null;
+  return valid === null ? null : [valid];
+}
+
 /** Headers as a policy compares them, from the lines as they were received; names in lower case. */
 export function visibleHeaders(
   received: ReadonlyMap<string, readonly string[]>,
   http2 = false,
 ): Map<string, readonly string[]> {
+  const [connection] = keptLines("connection", received.get("connection") ?? [], http2);
+  const nominated = words(connection);
+  const isWebSocket = nominated.includes("upgrade") && received.get("upgrade")?.[0]?.toLowerCase() === "websocket";
   const headers = new Map<string, readonly string[]>();
   for (const [name, lines] of received) {
-    const kept = keptLines(name, lines, http2);
-    if (kept.length > 0) {
-      headers.set(name, kept);
-    }
-  }
-  const nominated = words(headers.get("connection")?.[0]);
-  const isWebSocket = nominated.includes("upgrade") && headers.get("upgrade")?.[0]?.toLowerCase() === "websocket";
-  for (const name of [...headers.keys()]) {
     const isUpgrade = isWebSocket && (name === "connection" || name === "upgrade");
-    if ((HIDDEN.has(name) && !isUpgrade) || (nominated.includes(name) && !isUpgrade)) {
-      headers.delete(name);
+    const visible = isUpgrade ? keptLines(name, lines, http2) : visibleLines(name, lines, http2);
+    if (visible !== null && (isUpgrade || !nominated.includes(name))) {
+      headers.set(name, visible);
     }
   }
-  dropUnlessValid(headers, "te", transferEncodings);
-  dropUnlessValid(headers, "referer", (value) => (isReferer(value) ? value : null));
   return headers;
 }
 
 const words = (value: string | undefined): readonly string[] =>
   (value ?? "").split(",").map((word) => word.trim().toLowerCase());
-
-function dropUnlessValid(
-  headers: Map<string, readonly string[]>,
-  name: string,
-  valid: (value: string) => string | null,
-): void {
-  const given = headers.get(name)?.[0];
-  const value = given === undefined ? null : valid(given);
-  if (value === null) {
-    headers.delete(name);
-  } else {
-    headers.set(name, [value]);
-  }
-}
 
 /** Of `te` only `trailers` is left. */
 function transferEncodings(value: string): string | null {
