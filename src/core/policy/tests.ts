@@ -51,6 +51,11 @@ export function isHttpOnly(attribute: Attribute): boolean {
   }
 }
 
+/** Whether the connection alone decides it. On HTTP each request may tell another remote address. */
+export function isPeerAttribute(attribute: Attribute, isHttp: boolean): boolean {
+  return attribute.kind === "remote.ip" ? !isHttp : attribute.kind === "metadata" || !isHttpOnly(attribute);
+}
+
 /** The test that one of `values` is met; null where Istio's compiler drops it (a key that only looks like a header's). */
 export function compileTest(attribute: Attribute, values: readonly string[], context: TestContext): Test | null {
   switch (attribute.kind) {
@@ -172,19 +177,12 @@ function pathTest(values: readonly string[]): Test {
 /** Each line of the header is compared by itself: one that matches suffices. */
 function headerTest(name: string, values: readonly string[]): Test {
   const matches = headerPatterns(values);
-  const single = pseudoHeader(name);
-  if (single !== null) {
-    return (peer, request) => {
-      const value = request === null ? null : single(peer, request.facts);
-      return value !== null && matches(value);
-    };
-  }
-  return (_, request) => {
-    const lines = request?.facts.header(name) ?? null;
-    if (lines === null) {
-      return false;
+  return (peer, request) => {
+    const lines = request === null ? null : headerLines(name, peer, request.facts);
+    if (typeof lines === "string") {
+      return matches(lines);
     }
-    for (let index = 0; index < lines.length; index++) {
+    for (let index = 0; lines !== null && index < lines.length; index++) {
       if (matches(lines[index]!)) {
         return true;
       }
@@ -193,20 +191,20 @@ function headerTest(name: string, values: readonly string[]): Test {
   };
 }
 
-/** Headers that HTTP keeps outside the header block. `host` is `:authority` by another name. */
-function pseudoHeader(name: string): ((peer: Peer, facts: HttpFacts) => string | null) | null {
+/** HOT: the lines of a header, or its value where it can have but one; null where it is absent. */
+export function headerLines(name: string, peer: Peer, facts: HttpFacts): readonly string[] | string | null {
   switch (name) {
     case ":path":
-      return (_, facts) => facts.path;
+      return facts.path;
     case ":method":
-      return (_, facts) => facts.method;
+      return facts.method;
     case ":authority":
     case "host":
-      return (_, facts) => facts.host;
+      return facts.host;
     case ":scheme":
-      return schemeOf;
+      return schemeOf(peer, facts);
     default:
-      return null;
+      return facts.header(name);
   }
 }
 
