@@ -1,3 +1,5 @@
+import { RadixTree } from "./radix.ts";
+
 /**
  * Istio's string forms: `*` presence, `abc*` prefix, `*abc` suffix, else exact. A star counts only as the whole value,
  * as the first byte, or (where the first byte is none) as the last; `*x*` is the suffix `x*`, `a*b` is exact.
@@ -33,18 +35,26 @@ export function matchesPattern(pattern: Pattern, value: string): boolean {
   }
 }
 
-/** A list of patterns of which one must match. Exact values are looked up, however many there are. */
+/** Fewer prefixes (or suffixes) than this are compared one by one. */
+const FEW = 4;
+
+/** A list of patterns of which one must match; a look-up does not grow with them. */
 export class PatternSet {
   readonly #exact = new Set<string>();
-  readonly #others: Pattern[] = [];
+  readonly #few: Pattern[] = [];
+  readonly #prefixes = new RadixTree();
+  readonly #suffixes = new RadixTree(true);
 
   constructor(values: readonly string[]) {
-    for (const value of values) {
-      const pattern = parsePattern(value);
+    const patterns = values.map(parsePattern);
+    const many = patterns.filter(({ kind }) => kind === "prefix" || kind === "suffix").length > FEW;
+    for (const pattern of patterns) {
       if (pattern.kind === "exact") {
         this.#exact.add(pattern.text);
+      } else if (pattern.kind !== "presence" && many) {
+        (pattern.kind === "prefix" ? this.#prefixes : this.#suffixes).add(pattern.text, 0);
       } else {
-        this.#others.push(pattern);
+        this.#few.push(pattern);
       }
     }
   }
@@ -54,12 +64,14 @@ export class PatternSet {
     if (this.#exact.size > 0 && this.#exact.has(value)) {
       return true;
     }
-    for (let index = 0; index < this.#others.length; index++) {
-      if (matchesPattern(this.#others[index]!, value)) {
+    for (let index = 0; index < this.#few.length; index++) {
+      if (matchesPattern(this.#few[index]!, value)) {
         return true;
       }
     }
-    return false;
+    return (
+      (this.#prefixes.size > 0 && this.#prefixes.has(value)) || (this.#suffixes.size > 0 && this.#suffixes.has(value))
+    );
   }
 }
 

@@ -12,10 +12,7 @@ const own = (value: unknown, name: string): unknown =>
 
 /** HOT: no allocation. */
 export function matchesClaim(claims: Claims, path: readonly string[], patterns: PatternSet): boolean {
-  let value: unknown = claims;
-  for (let index = 0; index < path.length; index++) {
-    value = own(value, path[index]!);
-  }
+  const value = claimAt(claims, path);
   if (typeof value === "string") {
     return patterns.matches(value);
   }
@@ -66,14 +63,48 @@ export function parseRequestPrincipal(value: string): RequestPrincipal {
   return { issuer: { kind: "exact", text: issuer }, subject: { kind: "exact", text: subject } };
 }
 
-/** HOT: no allocation. */
-export function matchesRequestPrincipal(claims: Claims, principal: RequestPrincipal): boolean {
-  const issuer = own(claims, "iss");
-  const subject = own(claims, "sub");
-  return (
-    typeof issuer === "string" &&
-    typeof subject === "string" &&
-    matchesPattern(principal.issuer, issuer) &&
-    matchesPattern(principal.subject, subject)
-  );
+/** A list of request principals of which one must match; exact ones are looked up, however many there are. */
+export class RequestPrincipalSet {
+  /** Subjects by issuer. */
+  readonly #exact = new Map<string, Set<string>>();
+  readonly #others: RequestPrincipal[] = [];
+
+  constructor(values: readonly string[]) {
+    for (const { issuer, subject } of values.map(parseRequestPrincipal)) {
+      if (issuer.kind === "exact" && subject.kind === "exact") {
+        const subjects = this.#exact.get(issuer.text) ?? new Set();
+        this.#exact.set(issuer.text, subjects.add(subject.text));
+      } else {
+        this.#others.push({ issuer, subject });
+      }
+    }
+  }
+
+  /** HOT: no allocation. */
+  matches(claims: Claims): boolean {
+    const issuer = own(claims, "iss");
+    const subject = own(claims, "sub");
+    if (typeof issuer !== "string" || typeof subject !== "string") {
+      return false;
+    }
+    if (this.#exact.size > 0 && this.#exact.get(issuer)?.has(subject)) {
+      return true;
+    }
+    for (let index = 0; index < this.#others.length; index++) {
+      const other = this.#others[index]!;
+      if (matchesPattern(other.issuer, issuer) && matchesPattern(other.subject, subject)) {
+        return true;
+      }
+    }
+    return false;
+  }
+}
+
+/** HOT: the claim at a path as text, or the list it is; undefined where it is neither. */
+export function claimAt(claims: Claims, path: readonly string[]): unknown {
+  let value: unknown = claims;
+  for (let index = 0; index < path.length; index++) {
+    value = own(value, path[index]!);
+  }
+  return value;
 }

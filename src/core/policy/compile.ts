@@ -3,7 +3,8 @@ import { type CompiledTokens, compileTokens } from "./authenticate.ts";
 import type { MeshConfig } from "./mesh-config.ts";
 import { composeMtls, type MtlsModes } from "./mtls.ts";
 import type { AuthorizationPolicy, RequestAuthentication, Resource } from "./resources.ts";
-import { type CompiledRule, compileRule, type Layer } from "./rules.ts";
+import { RuleIndex } from "./rule-index.ts";
+import { compileRule, type Layer } from "./rules.ts";
 import { selectResources, type WorkloadScope } from "./select.ts";
 import { VerdictTable } from "./verdict-table.ts";
 
@@ -25,18 +26,20 @@ export interface CompiledPolicy {
   readonly tcp: RuleSets;
 }
 
-/** The rules of one layer by what they do, each list in the order they are tried. */
+/** The rules of one layer by what they do. */
 export interface RuleSets {
-  readonly custom: readonly CompiledRule[];
-  readonly deny: readonly CompiledRule[];
-  readonly allow: readonly CompiledRule[];
-  readonly audit: readonly CompiledRule[];
-  readonly dryDeny: readonly CompiledRule[];
-  readonly dryAllow: readonly CompiledRule[];
+  readonly custom: RuleIndex;
+  readonly deny: RuleIndex;
+  readonly allow: RuleIndex;
+  readonly audit: RuleIndex;
+  readonly dryDeny: RuleIndex;
+  readonly dryAllow: RuleIndex;
   /** An ALLOW policy is in force, with or without rules: what matches none is denied. */
   readonly denyByDefault: boolean;
   readonly dryDenyByDefault: boolean;
   readonly hasDryRun: boolean;
+  /** No CUSTOM, AUDIT or dry-run policy. */
+  readonly isPlain: boolean;
   readonly verdicts: VerdictTable;
 }
 
@@ -77,11 +80,13 @@ function compileRules(
   domains: readonly string[],
   meshConfig: MeshConfig,
 ): RuleSets {
-  const rulesOf = (chosen: readonly AuthorizationPolicy[]): readonly CompiledRule[] =>
-    chosen
+  const rulesOf = (chosen: readonly AuthorizationPolicy[]): RuleIndex => {
+    const rules = chosen
       .flatMap((policy) => policy.rules.map((_, index) => compileRule(policy, index, layer, domains)))
       .filter((rule) => rule !== null)
       .sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+    return new RuleIndex(rules, layer, domains);
+  };
   const of = (action: AuthorizationPolicy["action"], dryRun: boolean) =>
     policies.filter((policy) => policy.action === action && policy.dryRun === dryRun);
   const custom = of("CUSTOM", false).filter((policy) => layer === "http" || asksOnTcp(policy, meshConfig));
@@ -93,11 +98,13 @@ function compileRules(
     dryDeny: rulesOf(of("DENY", true)),
     dryAllow: rulesOf(of("ALLOW", true)),
   };
+  const hasDryRun = policies.some((policy) => policy.dryRun);
   return {
     ...sets,
     denyByDefault: of("ALLOW", false).length > 0,
     dryDenyByDefault: of("ALLOW", true).length > 0,
-    hasDryRun: policies.some((policy) => policy.dryRun),
+    hasDryRun,
+    isPlain: !hasDryRun && sets.custom.rules.length === 0 && sets.audit.rules.length === 0,
     verdicts: new VerdictTable(sets, layer),
   };
 }

@@ -7,10 +7,20 @@ import { asciiLower } from "../base/pattern.ts";
 import type { CompiledPolicy, RuleSets } from "./compile.ts";
 import { type HttpFacts, type Peer, type PeerFacts, peerOf } from "./facts.ts";
 import type { MtlsMode } from "./resources.ts";
-import type { CompiledRule, FieldTest } from "./rules.ts";
+import { matchesRule, NONE, type RuleIndex } from "./rule-index.ts";
 import type { HttpView } from "./tests.ts";
 import type { Verdict } from "./verdict.ts";
-import { ALLOWED, DENIED, NO_ALLOW, NO_POLICY, NONE } from "./verdict-table.ts";
+import {
+  ALLOWED,
+  ASKED,
+  AUDITED,
+  DENIED,
+  NO_ALLOW,
+  NO_POLICY,
+  type VerdictNode,
+  WOULD_ALLOW,
+  WOULD_DENY,
+} from "./verdict-table.ts";
 
 export type { HttpFacts, PeerFacts } from "./facts.ts";
 export type { Verdict } from "./verdict.ts";
@@ -53,91 +63,74 @@ function withoutQuery(path: string): string {
   return path;
 }
 
+/** Places of the lists in a peer's memory. */
+const DENY = 0;
+const ALLOW = 1;
+const CUSTOM = 2;
+const DRY_DENY = 3;
+const DRY_ALLOW = 4;
+
 function decide(sets: RuleSets, peer: Peer, request: HttpView | null): Verdict {
-  const denied = firstMatch(sets.deny, peer, request);
-  const allowed = denied !== NONE || !sets.denyByDefault ? NONE : firstMatch(sets.allow, peer, request);
-  const outcome = denied !== NONE ? DENIED : !sets.denyByDefault ? NO_POLICY : allowed !== NONE ? ALLOWED : NO_ALLOW;
-  const rule = denied !== NONE ? denied : allowed;
-  if (!sets.hasDryRun && sets.custom.length === 0 && sets.audit.length === 0) {
-    return sets.verdicts.plain(outcome, rule);
+  if (peer.memory.of !== sets) {
+    peer.memory.of = sets;
+    peer.memory.alive.fill(null);
   }
-  const custom = firstMatch(sets.custom, peer, request);
-  const audits = allMatches(sets.audit, peer, request);
-  const dry = sets.hasDryRun ? wouldBe(sets, peer, request, outcome) : null;
-  return custom === NONE && audits.length === 0 && dry === null
-    ? sets.verdicts.plain(outcome, rule)
-    : sets.verdicts.combined(outcome, rule, custom, audits, dry);
+  const denied = firstOf(sets.deny, DENY, peer, request);
+  const allowed = denied !== NONE || !sets.denyByDefault ? NONE : firstOf(sets.allow, ALLOW, peer, request);
+  const outcome = denied !== NONE ? DENIED : !sets.denyByDefault ? NO_POLICY : allowed !== NONE ? ALLOWED : NO_ALLOW;
+  let node = sets.verdicts.plain(outcome, denied !== NONE ? denied : allowed);
+  if (sets.isPlain) {
+    return node.verdict;
+  }
+  const custom = firstOf(sets.custom, CUSTOM, peer, request);
+  if (custom !== NONE) {
+    node = sets.verdicts.next(node, ASKED, custom);
+  }
+  if (sets.hasDryRun) {
+    node = wouldBe(sets, node, outcome, peer, request);
+  }
+  for (let rule = 0; rule < sets.audit.rules.length; rule++) {
+    if (matchesRule(sets.audit.rules[rule]!, peer, request)) {
+      node = sets.verdicts.next(node, AUDITED, rule);
+    }
+  }
+  return node.verdict;
 }
 
-/** The decision with every dry-run policy in force; null where it is the one in force. */
+/** HOT. */
+function firstOf(rules: RuleIndex, place: number, peer: Peer, request: HttpView | null): number {
+  if (rules.rules.length === 0) {
+    return NONE;
+  }
+  let alive = peer.memory.alive[place] ?? null;
+  if (alive === null) {
+    alive = rules.aliveFor(peer);
+    peer.memory.alive[place] = alive;
+  }
+  return rules.first(alive, peer, request);
+}
+
+/** Adds the decision with every dry-run policy in force, where it is not the one in force. */
 function wouldBe(
   sets: RuleSets,
+  node: VerdictNode,
+  outcome: number,
   peer: Peer,
   request: HttpView | null,
-  outcome: number,
-): { readonly denied: boolean; readonly rule: CompiledRule | null } | null {
+): VerdictNode {
   if (outcome === DENIED) {
-    return null;
+    return node;
   }
-  const denying = firstMatch(sets.dryDeny, peer, request);
+  const denying = firstOf(sets.dryDeny, DRY_DENY, peer, request);
   if (denying !== NONE) {
-    return { denied: true, rule: sets.dryDeny[denying] ?? null };
+    return sets.verdicts.next(node, WOULD_DENY, denying);
   }
   if (outcome === ALLOWED || !sets.dryDenyByDefault) {
-    return null;
+    return node;
   }
-  const allowing = firstMatch(sets.dryAllow, peer, request);
+  const allowing = firstOf(sets.dryAllow, DRY_ALLOW, peer, request);
   if (allowing !== NONE) {
-    return { denied: false, rule: sets.dryAllow[allowing] ?? null };
+    return sets.verdicts.next(node, WOULD_ALLOW, allowing);
   }
-  return outcome === NO_ALLOW ? null : { denied: true, rule: null };
-}
-
-function firstMatch(rules: readonly CompiledRule[], peer: Peer, request: HttpView | null): number {
-  for (let index = 0; index < rules.length; index++) {
-    if (matchesRule(rules[index]!, peer, request)) {
-      return index;
-    }
-  }
-  return NONE;
-}
-
-const NO_MATCHES: readonly number[] = [];
-
-function allMatches(rules: readonly CompiledRule[], peer: Peer, request: HttpView | null): readonly number[] {
-  let matches: number[] | null = null;
-  for (let index = 0; index < rules.length; index++) {
-    if (matchesRule(rules[index]!, peer, request)) {
-      matches ??= [];
-      matches.push(index);
-    }
-  }
-  return matches ?? NO_MATCHES;
-}
-
-export function matchesRule(rule: CompiledRule, peer: Peer, request: HttpView | null): boolean {
-  return (
-    matchesAny(rule.from, peer, request) && matchesAny(rule.to, peer, request) && matchesAll(rule.when, peer, request)
-  );
-}
-
-function matchesAny(alternatives: readonly (readonly FieldTest[])[], peer: Peer, request: HttpView | null): boolean {
-  if (alternatives.length === 0) {
-    return true;
-  }
-  for (let index = 0; index < alternatives.length; index++) {
-    if (matchesAll(alternatives[index]!, peer, request)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-function matchesAll(tests: readonly FieldTest[], peer: Peer, request: HttpView | null): boolean {
-  for (let index = 0; index < tests.length; index++) {
-    if (!tests[index]!.test(peer, request)) {
-      return false;
-    }
-  }
-  return true;
+  return outcome === NO_ALLOW ? node : sets.verdicts.next(node, WOULD_DENY, NONE);
 }

@@ -45,6 +45,15 @@ export interface Peer {
   readonly port: number;
   /** Lower case, as Envoy compares it. */
   readonly sni: string | null;
+  /** What the policies that decided last leave open for this connection; kept by the evaluator. */
+  readonly memory: PeerMemory;
+}
+
+export interface PeerMemory {
+  /** Whose rules `alive` is about: other policies, other rules. */
+  of: object | null;
+  /** Per list of rules those left open; null where not yet asked. */
+  readonly alive: (readonly number[] | null)[];
 }
 
 const peers = new WeakMap<PeerFacts, Peer>();
@@ -69,6 +78,7 @@ function preparePeer(facts: PeerFacts): Peer {
     destination: directAddress(facts.destinationIp),
     port: facts.destinationPort,
     sni: facts.sni === null || facts.sni === "" ? null : facts.sni.toLowerCase(),
+    memory: { of: null, alive: [null, null, null, null, null] },
   };
 }
 

@@ -41,28 +41,21 @@ function keptLines(name: string, lines: readonly string[], http2: boolean): read
   return http2 && name === "cookie" ? [lines.join("; ")] : lines;
 }
 
-/** A header that has one valid value or none, as a policy compares it; null where its value is taken away. */
-function validValue(name: string, value: string): string | null {
-  if (name === "te") {
-    return transferEncodings(value);
-  }
-  return name !== "referer" || isReferer(value) ? value : null;
-}
-
 /**
- * HOT: the lines of one header (name in lower case) as a policy compares them; null where it does not see them at all. What
- * `connection` nominates is the caller's to know.
+ * The lines of one header (name in lower case) as a policy compares them; null where it does not see them. What the
+ * `connection` header says of others is not in it: see `visibleHeaders`.
  */
 export function visibleLines(name: string, lines: readonly string[], http2 = false): readonly string[] | null {
-  if (lines.length === 0 || HIDDEN.has(name)) {
+  const kept = HIDDEN.has(name) ? [] : keptLines(name, lines, http2);
+  const [first] = kept;
+  if (first === undefined) {
     return null;
   }
-  const kept = keptLines(name, lines, http2);
   if (name !== "te" && name !== "referer") {
     return kept;
   }
-  const value = validValue(name, kept[0] ?? "");
-  return value === null ? null : [value];
+  const valid = name === "te" ? transferEncodings(first) : isReferer(first) ? first : null;
+  return valid === null ? null : [valid];
 }
 
 /** Headers as a policy compares them, from the lines as they were received; names in lower case. */
@@ -70,14 +63,14 @@ export function visibleHeaders(
   received: ReadonlyMap<string, readonly string[]>,
   http2 = false,
 ): Map<string, readonly string[]> {
-  const nominated = words(keptLines("connection", received.get("connection") ?? [], http2)[0]);
-  const upgrade = keptLines("upgrade", received.get("upgrade") ?? [], http2)[0]?.toLowerCase();
-  const isWebSocket = nominated.includes("upgrade") && upgrade === "websocket";
+  const [connection] = keptLines("connection", received.get("connection") ?? [], http2);
+  const nominated = words(connection);
+  const isWebSocket = nominated.includes("upgrade") && received.get("upgrade")?.[0]?.toLowerCase() === "websocket";
   const headers = new Map<string, readonly string[]>();
   for (const [name, lines] of received) {
     const isUpgrade = isWebSocket && (name === "connection" || name === "upgrade");
     const visible = isUpgrade ? keptLines(name, lines, http2) : visibleLines(name, lines, http2);
-    if (visible !== null && visible.length > 0 && (isUpgrade || !nominated.includes(name))) {
+    if (visible !== null && (isUpgrade || !nominated.includes(name))) {
       headers.set(name, visible);
     }
   }

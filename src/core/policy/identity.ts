@@ -22,6 +22,24 @@ export function namespaceMatcher(namespace: string): (principal: string) => bool
   };
 }
 
+/** Namespaces of which one must match; those without wildcard and slash are looked up, however many there are. */
+export function namespacesMatcher(values: readonly string[]): (principal: string) => boolean {
+  const plain = new Set(values.filter(isOneSegment));
+  const others = values.filter((value) => !isOneSegment(value)).map(namespaceMatcher);
+  return (principal) =>
+    (plain.size > 0 && !principal.includes("\n") && segmentsAfter(principal, "ns").some((name) => plain.has(name))) ||
+    others.some((matches) => matches(principal));
+}
+
+/** Neither a wildcard nor more than one segment. */
+export const isOneSegment = (value: string): boolean => !value.includes("*") && !value.includes("/");
+
+/** Every segment of the identity that follows a segment `name` and is itself followed by a slash. */
+export function segmentsAfter(principal: string, name: string): readonly string[] {
+  const segments = `/${principal}`.split("/");
+  return segments.filter((_, at) => at > 1 && segments[at - 1] === name && at < segments.length - 1);
+}
+
 /** `spiffe://.+/ns/NS/(.+/|)sa/SA(/.+)?`; a bare account is one of the policy's namespace. */
 export function serviceAccountMatcher(value: string, policyNamespace: string): (principal: string) => boolean {
   const slash = value.indexOf("/");
@@ -74,5 +92,18 @@ export function trustDomainMatcher(value: string): (principal: string) => boolea
       }
     }
     return false;
+  };
+}
+
+/** Trust domains of which one must match; exact ones are looked up, however many there are. */
+export function trustDomainsMatcher(values: readonly string[]): (principal: string) => boolean {
+  const exact = new Set(values.filter(isOneSegment));
+  const others = values.filter((value) => !isOneSegment(value)).map(trustDomainMatcher);
+  return (principal) => {
+    const slash = principal.indexOf("/");
+    return (
+      (exact.size > 0 && slash !== -1 && exact.has(principal.slice(0, slash))) ||
+      others.some((matches) => matches(principal))
+    );
   };
 }

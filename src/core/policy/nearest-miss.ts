@@ -5,10 +5,11 @@
 import { applyPatch, formatPointer, type PatchOperation } from "../base/json-patch.ts";
 import { actualValue } from "./actual-value.ts";
 import type { CompiledPolicy } from "./compile.ts";
-import { matchesRule, viewOf } from "./evaluate.ts";
+import { viewOf } from "./evaluate.ts";
 import { type HttpFacts, type Peer, type PeerFacts, peerOf } from "./facts.ts";
 import { parseResourceJson, resourceDocument } from "./parse.ts";
 import type { AuthorizationPolicy } from "./resources.ts";
+import { matchesRule } from "./rule-index.ts";
 import { type CompiledRule, compileField, compileRule, type Field, type Layer, ruleFields } from "./rules.ts";
 import { type HttpView, isHttpOnly, type TestContext } from "./tests.ts";
 import type { Verdict } from "./verdict.ts";
@@ -252,7 +253,7 @@ function wouldAllow(scene: Scene, policy: AuthorizationPolicy, patch: readonly P
     [...list.filter((rule) => rule.policy !== policy), ...(policy.action === action ? rules : [])].some((rule) =>
       matchesRule(rule, scene.peer, scene.view),
     );
-  return !matchesOne(sets.deny, "DENY") && (!sets.denyByDefault || matchesOne(sets.allow, "ALLOW"));
+  return !matchesOne(sets.deny.rules, "DENY") && (!sets.denyByDefault || matchesOne(sets.allow.rules, "ALLOW"));
 }
 
 function patchPolicy(policy: AuthorizationPolicy, patch: readonly PatchOperation[]): AuthorizationPolicy | null {

@@ -2,6 +2,8 @@
  * Path templates: `{*}` is one segment of at least one byte, `{**}` any number of bytes over slashes.
  * SOURCE: istio pkg/config/security/security.go CheckValidPathTemplate; envoy source/extensions/path/uri_template_lib.
  */
+import { RadixTree } from "../base/radix.ts";
+
 const ONE = "{*}";
 const ANY = "{**}";
 
@@ -54,10 +56,11 @@ export class PathTemplate {
 
   matches(path: string): boolean {
     let at = 0;
-    for (const [index, part] of this.#parts.entries()) {
+    for (let index = 0; index < this.#parts.length; index++) {
+      const part = this.#parts[index]!;
       if (part === ANY) {
         // The last operator: what follows is literal and at the end.
-        const rest = this.#parts.slice(index + 1).join("");
+        const rest = this.#parts[index + 1] ?? "";
         return (
           path.length - rest.length >= at && path.endsWith(rest) && isText(path, at, path.length - rest.length, true)
         );
@@ -76,6 +79,38 @@ export class PathTemplate {
       }
     }
     return at === path.length;
+  }
+}
+
+/** Templates of which one must match, found by their literal beginnings, however many there are. */
+export class TemplateSet {
+  readonly #templates: readonly PathTemplate[];
+  readonly #byPrefix = new RadixTree();
+  #path = "";
+  #found = false;
+
+  constructor(values: readonly string[]) {
+    this.#templates = values.map((value) => new PathTemplate(value));
+    for (const [index, { literalPrefix }] of this.#templates.entries()) {
+      this.#byPrefix.add(literalPrefix, index);
+    }
+  }
+
+  /** HOT: no allocation. */
+  matches(path: string): boolean {
+    if (this.#templates.length === 0) {
+      return false;
+    }
+    this.#path = path;
+    this.#found = false;
+    this.#byPrefix.visit(path, this);
+    return this.#found;
+  }
+
+  visit(ids: readonly number[]): void {
+    for (let index = 0; index < ids.length && !this.#found; index++) {
+      this.#found = this.#templates[ids[index]!]!.matches(this.#path);
+    }
   }
 }
 

@@ -36,6 +36,9 @@ export function receivedRequest(part: RequestPart, request: DecisionRequest, mes
     return null;
   }
   const headers = receivedHeaders(part, request, mesh.trustDomain);
+  if (target.scheme !== null) {
+    headers.set(":scheme", [target.scheme]);
+  }
   return {
     method: part.method,
     path,
@@ -50,16 +53,22 @@ export function httpFacts(received: ReceivedRequest, auth: Claims | null): HttpF
   return { method, path, host, header: (name) => headers.get(name) ?? null, auth, remoteIp };
 }
 
-const ABSOLUTE = /^https?:\/\/([^/?#]+)(.*)$/i;
+const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i;
+
+interface Target {
+  readonly path: string | null;
+  readonly host: string | null;
+  /** Where the target says one. */
+  readonly scheme: string | null;
+}
 
 /** Absolute form: the authority of the target takes the place of Host. */
-function splitTarget(part: RequestPart): { readonly path: string | null; readonly host: string | null } {
-  const match = part.path === null ? null : ABSOLUTE.exec(part.path);
-  const [, host, rest] = match ?? [];
-  if (host === undefined || rest === undefined) {
-    return part;
+function splitTarget(part: RequestPart): Target {
+  const [, scheme, host, rest] = (part.path === null ? null : ABSOLUTE.exec(part.path)) ?? [];
+  if (scheme === undefined || host === undefined || rest === undefined) {
+    return { path: part.path, host: part.host, scheme: null };
   }
-  return { host, path: rest === "" ? "/" : rest };
+  return { host, path: rest === "" ? "/" : rest, scheme: scheme.toLowerCase() };
 }
 
 function normalizeTarget(path: string, method: string | null, normalization: PathNormalization): string | null {

@@ -2,13 +2,14 @@
  * One test per compared field: a list of values of an attribute, as in `paths`, `notPrincipals` or a condition's
  * `values`. SOURCE: istio pilot/pkg/security/authz/model/generator.go.
  */
-import { type Cidr, contains, type IpAddress, parseCidr } from "../base/cidr.ts";
+import { type IpAddress, parseCidr } from "../base/cidr.ts";
+import { CidrTable } from "../base/cidr-table.ts";
 import { asciiLower, PatternSet, parsePattern, toWire } from "../base/pattern.ts";
-import { matchesClaim, matchesRequestPrincipal, parseRequestPrincipal } from "./claims.ts";
+import { matchesClaim, RequestPrincipalSet } from "./claims.ts";
 import type { ConditionAttribute } from "./condition-key.ts";
 import type { HttpFacts, Peer } from "./facts.ts";
-import { namespaceMatcher, serviceAccountMatcher, trustDomainMatcher } from "./identity.ts";
-import { isTemplate, PathTemplate } from "./path-template.ts";
+import { namespacesMatcher, serviceAccountMatcher, trustDomainsMatcher } from "./identity.ts";
+import { isTemplate, TemplateSet } from "./path-template.ts";
 import { expandPrincipals, expandTrustDomains } from "./trust-domain.ts";
 
 /** HOT: called per decision; must not allocate. `request` is null on TCP. */
@@ -50,17 +51,22 @@ export function isHttpOnly(attribute: Attribute): boolean {
   }
 }
 
+/** Whether the connection alone decides it. On HTTP each request may tell another remote address. */
+export function isPeerAttribute(attribute: Attribute, isHttp: boolean): boolean {
+  return attribute.kind === "remote.ip" ? !isHttp : attribute.kind === "metadata" || !isHttpOnly(attribute);
+}
+
 /** The test that one of `values` is met; null where Istio's compiler drops it (a key that only looks like a header's). */
 export function compileTest(attribute: Attribute, values: readonly string[], context: TestContext): Test | null {
   switch (attribute.kind) {
     case "source.principal":
       return onPrincipal(patternMatcher(expandPrincipals(values, context.trustDomains)));
     case "source.namespace":
-      return onPrincipal(anyOf(values.map(namespaceMatcher)));
+      return onPrincipal(namespacesMatcher(values));
     case "source.serviceAccount":
       return onPrincipal(anyOf(values.map((value) => serviceAccountMatcher(value, context.policyNamespace))));
     case "source.trustDomain":
-      return onPrincipal(anyOf(expandTrustDomains(values, context.trustDomains).map(trustDomainMatcher)));
+      return onPrincipal(trustDomainsMatcher(expandTrustDomains(values, context.trustDomains)));
     case "source.ip":
       return onAddress(values, (peer) => peer.source);
     case "remote.ip":
@@ -92,10 +98,10 @@ export function compileTest(attribute: Attribute, values: readonly string[], con
     case "request.auth.presenter":
       return claimTest(["azp"], values);
     case "request.auth.principal": {
-      const principals = values.map(parseRequestPrincipal);
+      const principals = new RequestPrincipalSet(values);
       return (_, request) => {
         const claims = request?.facts.auth ?? null;
-        return claims !== null && principals.some((principal) => matchesRequestPrincipal(claims, principal));
+        return claims !== null && principals.matches(claims);
       };
     }
     case "metadata":
@@ -133,18 +139,16 @@ function onAddress(
   values: readonly string[],
   address: (peer: Peer, request: HttpView | null) => IpAddress | null,
 ): Test {
-  const blocks = values.map(parseCidr).filter((block): block is Cidr => block !== null);
+  const blocks = new CidrTable();
+  for (const value of values) {
+    const block = parseCidr(value);
+    if (block !== null) {
+      blocks.add(block, 0);
+    }
+  }
   return (peer, request) => {
     const given = address(peer, request);
-    if (given === null) {
-      return false;
-    }
-    for (let index = 0; index < blocks.length; index++) {
-      if (contains(blocks[index]!, given)) {
-        return true;
-      }
-    }
-    return false;
+    return given !== null && blocks.has(given);
   };
 }
 
@@ -163,40 +167,22 @@ function hostTest(values: readonly string[]): Test {
 
 function pathTest(values: readonly string[]): Test {
   const plain = patternMatcher(values.filter((value) => !isTemplate(value)).map(toWire));
-  const templates = values.filter(isTemplate).map((value) => new PathTemplate(value));
+  const templates = new TemplateSet(values.filter(isTemplate));
   return (_, request) => {
     const path = request?.path ?? null;
-    if (path === null) {
-      return false;
-    }
-    if (plain(path)) {
-      return true;
-    }
-    for (let index = 0; index < templates.length; index++) {
-      if (templates[index]!.matches(path)) {
-        return true;
-      }
-    }
-    return false;
+    return path !== null && (plain(path) || templates.matches(path));
   };
 }
 
 /** Each line of the header is compared by itself: one that matches suffices. */
 function headerTest(name: string, values: readonly string[]): Test {
   const matches = headerPatterns(values);
-  const single = pseudoHeader(name);
-  if (single !== null) {
-    return (peer, request) => {
-      const value = request === null ? null : single(peer, request.facts);
-      return value !== null && matches(value);
-    };
-  }
-  return (_, request) => {
-    const lines = request?.facts.header(name) ?? null;
-    if (lines === null) {
-      return false;
+  return (peer, request) => {
+    const lines = request === null ? null : headerLines(name, peer, request.facts);
+    if (typeof lines === "string") {
+      return matches(lines);
     }
-    for (let index = 0; index < lines.length; index++) {
+    for (let index = 0; lines !== null && index < lines.length; index++) {
       if (matches(lines[index]!)) {
         return true;
       }
@@ -205,25 +191,29 @@ function headerTest(name: string, values: readonly string[]): Test {
   };
 }
 
-/** Headers that HTTP keeps outside the header block. `host` is `:authority` by another name. */
-function pseudoHeader(name: string): ((peer: Peer, facts: HttpFacts) => string | null) | null {
+/** HOT: the lines of a header, or its value where it can have but one; null where it is absent. */
+export function headerLines(name: string, peer: Peer, facts: HttpFacts): readonly string[] | string | null {
   switch (name) {
     case ":path":
-      return (_, facts) => facts.path;
+      return facts.path;
     case ":method":
-      return (_, facts) => facts.method;
+      return facts.method;
     case ":authority":
     case "host":
-      return (_, facts) => facts.host;
+      return facts.host;
     case ":scheme":
-      return schemeOf;
+      return schemeOf(peer, facts);
     default:
-      return null;
+      return facts.header(name);
   }
 }
 
-/** What X-Forwarded-Proto says, where it is a scheme; else what the connection is. */
+/** What the target says; else what X-Forwarded-Proto does, where it is a scheme; else what the connection is. */
 function schemeOf(peer: Peer, facts: HttpFacts): string {
+  const target = facts.header(":scheme")?.[0];
+  if (target !== undefined) {
+    return target;
+  }
   const told = facts.header("x-forwarded-proto")?.[0]?.toLowerCase();
   return told === "http" || told === "https" ? told : peer.principal === null ? "http" : "https";
 }

@@ -1,33 +1,46 @@
-/** Every verdict a workload's rules can give, made on first use and then kept. */
+/** Every verdict a workload's rules can give, made on first use and then kept: deciding allocates nothing. */
+import { NONE, type RuleIndex } from "./rule-index.ts";
 import type { CompiledRule, Layer } from "./rules.ts";
 import type { Reason, Verdict } from "./verdict.ts";
 
 interface Lists {
-  readonly custom: readonly CompiledRule[];
-  readonly deny: readonly CompiledRule[];
-  readonly allow: readonly CompiledRule[];
-  readonly audit: readonly CompiledRule[];
-  readonly dryDeny: readonly CompiledRule[];
-  readonly dryAllow: readonly CompiledRule[];
+  readonly custom: RuleIndex;
+  readonly deny: RuleIndex;
+  readonly allow: RuleIndex;
+  readonly audit: RuleIndex;
+  readonly dryDeny: RuleIndex;
+  readonly dryAllow: RuleIndex;
 }
 
-/** Outcomes of a list of rules: the rule that matched, or one of these. */
-export const NONE = -1;
-
-/** Kinds of outcome; with the index of a rule they name one verdict. */
+/** Outcomes of DENY and ALLOW; with the index of a rule they name one verdict. */
 export const NO_POLICY = 0;
 export const NO_ALLOW = 1;
 export const ALLOWED = 2;
 export const DENIED = 3;
 
-/** More combinations with audit, dry-run and CUSTOM rules than this are not kept: memory stays bounded. */
+const REASONS: readonly Reason[] = ["no-policy", "no-allow-matched", "allow-rule", "deny-rule"];
+
+/** What the other rules add to a verdict, one after the other. */
+export const ASKED = 0;
+export const WOULD_DENY = 1;
+export const WOULD_ALLOW = 2;
+export const AUDITED = 3;
+const STEPS = 4;
+
+/** A verdict, and those that one more rule makes of it. */
+export interface VerdictNode {
+  readonly verdict: Verdict;
+  readonly next: Map<number, VerdictNode>;
+}
+
+/** More combinations than this are not kept: memory stays bounded whatever requests come. */
 const MAX_KEPT = 4_096;
 
 export class VerdictTable {
   readonly #lists: Lists;
   readonly #layer: Layer;
-  readonly #plain: (Verdict | undefined)[][] = [[], [], [], []];
-  readonly #combined = new Map<string, Verdict>();
+  readonly #plain: (VerdictNode | undefined)[][] = [[], [], [], []];
+  #kept = 0;
 
   constructor(lists: Lists, layer: Layer) {
     this.#lists = lists;
@@ -35,44 +48,28 @@ export class VerdictTable {
   }
 
   /** HOT: the verdict where no audit, dry-run or CUSTOM policy plays a part. */
-  plain(outcome: number, rule: number): Verdict {
+  plain(outcome: number, rule: number): VerdictNode {
     const row = this.#plain[outcome]!;
     const known = row[rule + 1];
     if (known !== undefined) {
       return known;
     }
-    const made = this.#make(outcome, rule);
+    const made = { verdict: this.#make(outcome, rule), next: new Map<number, VerdictNode>() };
     row[rule + 1] = made;
     return made;
   }
 
-  /** The same with what the other policies said; `dryPolicy` is null where none of them changes anything. */
-  combined(
-    outcome: number,
-    rule: number,
-    custom: number,
-    audits: readonly number[],
-    dry: { readonly denied: boolean; readonly rule: CompiledRule | null } | null,
-  ): Verdict {
-    const key = `${outcome} ${rule} ${custom} ${audits.join(",")} ${dry === null ? "" : `${dry.denied} ${dry.rule?.id}`}`;
-    const known = this.#combined.get(key);
+  /** HOT: the verdict with what one more rule adds. */
+  next(node: VerdictNode, step: number, rule: number): VerdictNode {
+    const key = (rule + 1) * STEPS + step;
+    const known = node.next.get(key);
     if (known !== undefined) {
       return known;
     }
-    const base = this.plain(outcome, rule);
-    const ask = custom === NONE ? undefined : this.#lists.custom[custom];
-    const made: Verdict = {
-      ...base,
-      audit: [...new Set(audits.map((index) => policyName(this.#lists.audit[index]!)))],
-      dryRun:
-        dry === null
-          ? base.dryRun
-          : { decision: dry.denied ? "deny" : "allow", policy: dry.rule === null ? null : policyName(dry.rule) },
-      custom:
-        ask === undefined ? null : { provider: ask.policy.provider ?? "", policy: policyName(ask), rule: ask.rule },
-    };
-    if (this.#combined.size < MAX_KEPT) {
-      this.#combined.set(key, made);
+    const made = { verdict: this.#add(node.verdict, step, rule), next: new Map<number, VerdictNode>() };
+    if (this.#kept < MAX_KEPT) {
+      this.#kept++;
+      node.next.set(key, made);
     }
     return made;
   }
@@ -80,7 +77,7 @@ export class VerdictTable {
   #make(outcome: number, rule: number): Verdict {
     const allowed = outcome === NO_POLICY || outcome === ALLOWED;
     const list = outcome === ALLOWED ? this.#lists.allow : this.#lists.deny;
-    const deciding = rule === NONE ? undefined : list[rule];
+    const deciding = rule === NONE ? undefined : list.rules[rule];
     const decision = allowed ? "allow" : "deny";
     return {
       decision,
@@ -93,8 +90,29 @@ export class VerdictTable {
       custom: null,
     };
   }
-}
 
-const REASONS: readonly Reason[] = ["no-policy", "no-allow-matched", "allow-rule", "deny-rule"];
+  #add(verdict: Verdict, step: number, rule: number): Verdict {
+    if (step === ASKED) {
+      const asking = this.#lists.custom.rules[rule]!;
+      return {
+        ...verdict,
+        custom: { provider: asking.policy.provider ?? "", policy: policyName(asking), rule: asking.rule },
+      };
+    }
+    if (step === AUDITED) {
+      const name = policyName(this.#lists.audit.rules[rule]!);
+      return verdict.audit.includes(name) ? verdict : { ...verdict, audit: [...verdict.audit, name] };
+    }
+    const list = step === WOULD_DENY ? this.#lists.dryDeny : this.#lists.dryAllow;
+    const deciding = rule === NONE ? undefined : list.rules[rule];
+    return {
+      ...verdict,
+      dryRun: {
+        decision: step === WOULD_DENY ? "deny" : "allow",
+        policy: deciding === undefined ? null : policyName(deciding),
+      },
+    };
+  }
+}
 
 const policyName = (rule: CompiledRule): string => `${rule.policy.namespace}/${rule.policy.name}`;

@@ -1,0 +1,232 @@
+/**
+ * The rules of one action, so arranged that the first one that matches is found without walking all of them: each rule
+ * is filed under the rarest thing it asks for. What only the connection decides is looked up once per connection.
+ */
+import type { Visitor } from "../base/radix.ts";
+import type { Peer } from "./facts.ts";
+import type { CompiledRule, Field, FieldTest, Layer } from "./rules.ts";
+import { type Key, keyName, keysOf, makeSlot, type Slot } from "./slots.ts";
+import { type HttpView, isPeerAttribute, type TestContext } from "./tests.ts";
+
+/** No rule. */
+export const NONE = -1;
+
+/** Fewer rules than this are walked. */
+const FEW = 4;
+
+export class RuleIndex implements Visitor {
+  /** In the order they are tried. */
+  readonly rules: readonly CompiledRule[];
+  /** What connections decide about rule `i`, apart from what requests do. */
+  readonly #parts: readonly RuleParts[];
+  readonly #connectionSlots: readonly Slot[];
+  readonly #requestSlots: readonly Slot[];
+  /** Rules without a key: those of which a connection decides something, and the others. */
+  readonly #connectionRest: readonly number[];
+  readonly #requestRest: readonly number[];
+
+  // The look-up under way: deciding never waits, so that one is enough.
+  #best = 0;
+  #peer: Peer | null = null;
+  #request: HttpView | null = null;
+
+  constructor(rules: readonly CompiledRule[], layer: Layer, trustDomains: readonly string[]) {
+    this.rules = rules;
+    this.#parts = rules.map((rule) => partsOf(rule, layer));
+    const filed = fileRules(rules, layer, trustDomains);
+    this.#connectionSlots = filed.slots.filter((slot) => slot.perConnection);
+    this.#requestSlots = filed.slots.filter((slot) => !slot.perConnection);
+    this.#connectionRest = filed.rest.filter((id) => this.#parts[id]!.asksConnection);
+    this.#requestRest = filed.rest.filter((id) => !this.#parts[id]!.asksConnection);
+  }
+
+  /** HOT: the first rule that matches, or NONE. `alive` is what `aliveFor` gave for this peer. */
+  first(alive: readonly number[], peer: Peer, request: HttpView | null): number {
+    this.#best = this.rules.length;
+    for (let index = 0; index < alive.length; index++) {
+      const id = alive[index]!;
+      const tests = this.#parts[id]!.requestTests;
+      if (tests === null ? matchesRule(this.rules[id]!, peer, request) : matchesAll(tests, peer, request)) {
+        this.#best = id;
+        break;
+      }
+    }
+    this.#peer = peer;
+    this.#request = request;
+    this.visit(this.#requestRest);
+    for (let index = 0; index < this.#requestSlots.length; index++) {
+      this.#requestSlots[index]!.visit(peer, request, this);
+    }
+    return this.#best === this.rules.length ? NONE : this.#best;
+  }
+
+  /** HOT: tests candidates, which are in ascending order, up to the best found so far. */
+  visit(ids: readonly number[]): void {
+    for (let index = 0; index < ids.length; index++) {
+      const id = ids[index]!;
+      if (id >= this.#best) {
+        return;
+      }
+      if (matchesRule(this.rules[id]!, this.#peer!, this.#request)) {
+        this.#best = id;
+        return;
+      }
+    }
+  }
+
+  /** The rules that this connection leaves open, in order; those filed under what requests bring are not in it. */
+  aliveFor(peer: Peer): readonly number[] {
+    const candidates = new Set(this.#connectionRest);
+    const collector: Visitor = {
+      visit: (ids) => {
+        for (const id of ids) {
+          candidates.add(id);
+        }
+      },
+    };
+    for (const slot of this.#connectionSlots) {
+      slot.visit(peer, null, collector);
+    }
+    const alive: number[] = [];
+    for (const id of [...candidates].sort((a, b) => a - b)) {
+      const parts = this.#parts[id]!;
+      if (isOpen(parts, peer)) {
+        alive.push(id);
+        if (parts.requestTests?.length === 0) {
+          // It matches every request of this connection: no later rule is ever reached.
+          break;
+        }
+      }
+    }
+    return alive;
+  }
+}
+
+interface RuleParts {
+  readonly asksConnection: boolean;
+  /** Per alternative, the tests that only the connection decides. */
+  readonly from: readonly (readonly FieldTest[])[];
+  readonly to: readonly (readonly FieldTest[])[];
+  readonly when: readonly FieldTest[];
+  /** What is left to test per request once the connection is open; null where alternatives make that depend. */
+  readonly requestTests: readonly FieldTest[] | null;
+}
+
+function partsOf(rule: CompiledRule, layer: Layer): RuleParts {
+  const ofPeer = (test: FieldTest): boolean => isPeerAttribute(test.attribute, layer === "http");
+  const peerTests = (tests: readonly FieldTest[]): readonly FieldTest[] => tests.filter(ofPeer);
+  const isSimple = rule.from.length <= 1 && rule.to.length <= 1;
+  const all = [...rule.from.flat(), ...rule.to.flat(), ...rule.when];
+  return {
+    asksConnection: all.some(ofPeer),
+    from: rule.from.map(peerTests),
+    to: rule.to.map(peerTests),
+    when: peerTests(rule.when),
+    requestTests: isSimple ? all.filter((test) => !ofPeer(test)) : null,
+  };
+}
+
+function isOpen(parts: RuleParts, peer: Peer): boolean {
+  return matchesAny(parts.from, peer, null) && matchesAny(parts.to, peer, null) && matchesAll(parts.when, peer, null);
+}
+
+/** A way to find a rule: whatever it matches has one of the keys. */
+interface Access {
+  readonly keys: readonly { readonly key: Key; readonly field: Field }[];
+  readonly cost: number;
+}
+
+function fileRules(rules: readonly CompiledRule[], layer: Layer, trustDomains: readonly string[]) {
+  const slots = new Map<string, Slot>();
+  const rest: number[] = [];
+  const frequency = new Map<string, number>();
+  const keysByField = new Map<Field, readonly Key[] | null>();
+  if (rules.length >= FEW) {
+    for (const rule of rules) {
+      const context: TestContext = { policyNamespace: rule.policy.namespace, trustDomains };
+      for (const field of [...rule.from.flat(), ...rule.to.flat(), ...rule.when]) {
+        const keys = keysOf(field, context);
+        keysByField.set(field, keys);
+        for (const key of keys ?? []) {
+          frequency.set(keyName(key), (frequency.get(keyName(key)) ?? 0) + 1);
+        }
+      }
+    }
+  }
+  for (const [id, rule] of rules.entries()) {
+    const access = bestAccess(rule, keysByField, frequency, layer);
+    if (access === null) {
+      rest.push(id);
+      continue;
+    }
+    const filed = new Set<string>();
+    for (const { key, field } of access.keys) {
+      if (!filed.has(keyName(key))) {
+        filed.add(keyName(key));
+        const slot = slots.get(key.slot) ?? makeSlot(field, layer === "http");
+        slots.set(key.slot, slot);
+        slot.add(key, id);
+      }
+    }
+  }
+  return { slots: [...slots.values()], rest };
+}
+
+function bestAccess(
+  rule: CompiledRule,
+  keysByField: ReadonlyMap<Field, readonly Key[] | null>,
+  frequency: ReadonlyMap<string, number>,
+  layer: Layer,
+): Access | null {
+  const ofField = (field: Field): Access | null => {
+    const keys = keysByField.get(field) ?? null;
+    if (keys === null) {
+      return null;
+    }
+    const cost = keys.reduce((most, key) => Math.max(most, frequency.get(keyName(key)) ?? 1), 0);
+    // Of two that are as rare, what the connection brings is cheaper: it is looked up once.
+    const perRequest = isPeerAttribute(field.attribute, layer === "http") ? 0 : 0.5;
+    return { keys: keys.map((key) => ({ key, field })), cost: cost + perRequest };
+  };
+  const cheapest = (options: readonly (Access | null)[]): Access | null =>
+    options.reduce(
+      (best, option) => (option !== null && (best === null || option.cost < best.cost) ? option : best),
+      null,
+    );
+  /** Every alternative has to have a key. */
+  const ofAlternatives = (alternatives: readonly (readonly FieldTest[])[]): Access | null => {
+    const each = alternatives.map((fields) => cheapest(fields.map(ofField)));
+    return each.length === 0 || each.some((access) => access === null)
+      ? null
+      : (each as Access[]).reduce((a, b) => ({ keys: [...a.keys, ...b.keys], cost: Math.max(a.cost, b.cost) }));
+  };
+  return cheapest([ofAlternatives(rule.from), ofAlternatives(rule.to), ...rule.when.map(ofField)]);
+}
+
+/** HOT. */
+export function matchesRule(rule: CompiledRule, peer: Peer, request: HttpView | null): boolean {
+  return (
+    matchesAny(rule.from, peer, request) && matchesAny(rule.to, peer, request) && matchesAll(rule.when, peer, request)
+  );
+}
+
+function matchesAny(alternatives: readonly (readonly FieldTest[])[], peer: Peer, request: HttpView | null): boolean {
+  if (alternatives.length === 0) {
+    return true;
+  }
+  for (let index = 0; index < alternatives.length; index++) {
+    if (matchesAll(alternatives[index]!, peer, request)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+function matchesAll(tests: readonly FieldTest[], peer: Peer, request: HttpView | null): boolean {
+  for (let index = 0; index < tests.length; index++) {
+    if (!tests[index]!.test(peer, request)) {
+      return false;
+    }
+  }
+  return true;
+}
