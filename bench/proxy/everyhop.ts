@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { MeshDocument } from "../../src/cli/find-mesh.ts";
+import type { MeshDocument } from "../../src/run/up/document.ts";
 import type { Pair } from "./pair.ts";
 
 const LAUNCHER = join(import.meta.dirname, "../../bin/everyhop.js");

@@ -2,37 +2,7 @@ import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { EveryhopError } from "../core/base/errors.ts";
-
-/** One service of a running mesh. Addresses are those seen inside its namespace under `--isolate`. */
-export interface MeshService {
-  readonly namespace: string;
-  readonly spiffeId: string;
-  readonly pid: number;
-  /** The port in the mesh: what others ask for and what `ports` in a policy means. */
-  readonly port: number;
-  /** Where its process really listens. */
-  readonly app: string;
-  /** Its sidecar's mTLS port. */
-  readonly inbound: string;
-  readonly metrics: string;
-  /** What its process dials to reach each other service. */
-  readonly outbound: Readonly<Record<string, string>>;
-}
-
-/** What `up --detach --json` prints and `mesh.json` in the state folder holds while the mesh runs. */
-export interface MeshDocument {
-  readonly ready: boolean;
-  readonly readyMs: number;
-  readonly trustDomain: string;
-  readonly stateDir: string;
-  readonly admin: string;
-  readonly server: string;
-  readonly adminSocket: string;
-  /** `unix:///…` */
-  readonly agentSocket: string;
-  readonly metrics: string;
-  readonly services: Readonly<Record<string, MeshService>>;
-}
+import type { MeshDocument } from "../run/up/document.ts";
 
 /** The options that `addMeshOptions` gives a command. */
 export interface MeshOptions {

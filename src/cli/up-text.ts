@@ -25,7 +25,7 @@ export function readyText(document: MeshDocument, tries: readonly string[], dir:
   for (const [name, { port, spiffeId, app, inbound, metrics }] of Object.entries(document.services)) {
     rows.push([name, String(port), spiffeId, app, inbound, metrics]);
   }
-  const suggestions = tries.map((text) => `  ${fillIn(text, document)}`);
+  const suggestions = tries.map((text) => `  ${fillIn(text, document, dir)}`);
   return [
     "",
     `ready in ${(document.readyMs / 1000).toFixed(1)} s: ${rows.length - 1} services in trust domain ${document.trustDomain}`,
@@ -59,13 +59,26 @@ function honestText({ isolated }: MeshDocument): string[] {
       ];
 }
 
-/** `{service}` is where a person reaches its process; `{service.inbound}`, `{service.metrics}` its sidecar's addresses. */
-export function fillIn(text: string, document: MeshDocument): string {
-  return text.replace(/\{([a-z0-9-]+)(?:\.(app|inbound|metrics|pid))?\}/g, (whole, name: string, part = "app") => {
-    const service = Object.hasOwn(document.services, name) ? document.services[name] : undefined;
-    return service === undefined ? whole : String(service[part as "app" | "inbound" | "metrics" | "pid"]);
-  });
+/**
+ * `{service}` is where its process listens; `{service.inbound}`, `{service.metrics}` and `{service.pid}` are there too. What
+ * only that process's own namespace reaches is asked from inside.
+ */
+export function fillIn(text: string, document: MeshDocument, dir: string): string {
+  let inside: string | null = null;
+  const filled = text.replace(
+    PLACEHOLDER,
+    (whole, name: string, part: "app" | "inbound" | "metrics" | "pid" = "app") => {
+      const service = Object.hasOwn(document.services, name) ? document.services[name] : undefined;
+      if (service !== undefined && part === "app") {
+        inside ??= name;
+      }
+      return service === undefined ? whole : String(service[part]);
+    },
+  );
+  return document.isolated && inside !== null ? `everyhop exec ${inside} --dir ${dir} -- ${filled}` : filled;
 }
+
+const PLACEHOLDER = /\{([a-z0-9-]+)(?:\.(app|inbound|metrics|pid))?\}/g;
 
 /**
  * A line of a sidecar's access log as people read it; null where there is nothing to say: what the calling side logs is told

@@ -8,7 +8,7 @@ import { type TestContext, test } from "node:test";
 import { connect as connectTls } from "node:tls";
 import { promisify } from "node:util";
 import { stringify } from "yaml";
-import type { MeshDocument } from "../../src/cli/find-mesh.ts";
+import type { MeshDocument } from "../../src/run/up/document.ts";
 import { peer, skipWithout } from "../peers.ts";
 
 const run = promisify(execFile);

@@ -115,7 +115,7 @@ function makeRooms(plan: Plan, journal: RunJournal): void {
   mkdirSync(stage, { mode: 0o700 });
   const hostsFile = join(folder, "hosts");
   writeState(hostsFile, hosts(plan), 0o644);
-  const packageRoot = dirname(dirname(dirname(dirname(CLI_ENTRY))));
+  const packageRoot = packageOf(CLI_ENTRY);
   for (const service of plan.services) {
     const { dir, sidecarDir, program, place } = service;
     if (place === null) {
@@ -153,6 +153,15 @@ function makeRooms(plan: Plan, journal: RunJournal): void {
       writeState(scriptFile(plan, service, kind), roomScript(one, screens, stage, tools), 0o700);
     }
   }
+}
+
+/** The folder of the package that a source file belongs to. */
+function packageOf(file: string): string {
+  let at = dirname(file);
+  while (!existsSync(join(at, "package.json")) && at !== dirname(at)) {
+    at = dirname(at);
+  }
+  return at;
 }
 
 /** Folders that Node looks for packages in, from `folder` upwards. */
