@@ -41,47 +41,51 @@ function keptLines(name: string, lines: readonly string[], http2: boolean): read
   return http2 && name === "cookie" ? [lines.join("; ")] : lines;
 }
 
+/** A header that has one valid value or none, as a policy compares it; null where its value is taken away. */
+function validValue(name: string, value: string): string | null {
+  if (name === "te") {
+    return transferEncodings(value);
+  }
+  return name !== "referer" || isReferer(value) ? value : null;
+}
+
+/**
+ * HOT: the lines of one header (name in lower case) as a policy compares them; null where it does not see them at all. What
+ * `connection` nominates is the caller's to know.
+ */
+export function visibleLines(name: string, lines: readonly string[], http2 = false): readonly string[] | null {
+  if (lines.length === 0 || HIDDEN.has(name)) {
+    return null;
+  }
+  const kept = keptLines(name, lines, http2);
+  if (name !== "te" && name !== "referer") {
+    return kept;
+  }
+  const value = validValue(name, kept[0] ?? "");
+  return value === null ? null : [value];
+}
+
 /** Headers as a policy compares them, from the lines as they were received; names in lower case. */
 export function visibleHeaders(
   received: ReadonlyMap<string, readonly string[]>,
   http2 = false,
 ): Map<string, readonly string[]> {
+  const nominated = words(keptLines("connection", received.get("connection") ?? [], http2)[0]);
+  const upgrade = keptLines("upgrade", received.get("upgrade") ?? [], http2)[0]?.toLowerCase();
+  const isWebSocket = nominated.includes("upgrade") && upgrade === "websocket";
   const headers = new Map<string, readonly string[]>();
   for (const [name, lines] of received) {
-    const kept = keptLines(name, lines, http2);
-    if (kept.length > 0) {
-      headers.set(name, kept);
-    }
-  }
-  const nominated = words(headers.get("connection")?.[0]);
-  const isWebSocket = nominated.includes("upgrade") && headers.get("upgrade")?.[0]?.toLowerCase() === "websocket";
-  for (const name of [...headers.keys()]) {
     const isUpgrade = isWebSocket && (name === "connection" || name === "upgrade");
-    if ((HIDDEN.has(name) && !isUpgrade) || (nominated.includes(name) && !isUpgrade)) {
-      headers.delete(name);
+    const visible = isUpgrade ? keptLines(name, lines, http2) : visibleLines(name, lines, http2);
+    if (visible !== null && visible.length > 0 && (isUpgrade || !nominated.includes(name))) {
+      headers.set(name, visible);
     }
   }
-  dropUnlessValid(headers, "te", transferEncodings);
-  dropUnlessValid(headers, "referer", (value) => (isReferer(value) ? value : null));
   return headers;
 }
 
 const words = (value: string | undefined): readonly string[] =>
   (value ?? "").split(",").map((word) => word.trim().toLowerCase());
-
-function dropUnlessValid(
-  headers: Map<string, readonly string[]>,
-  name: string,
-  valid: (value: string) => string | null,
-): void {
-  const given = headers.get(name)?.[0];
-  const value = given === undefined ? null : valid(given);
-  if (value === null) {
-    headers.delete(name);
-  } else {
-    headers.set(name, [value]);
-  }
-}
 
 /** Of `te` only `trailers` is left. */
 function transferEncodings(value: string): string | null {

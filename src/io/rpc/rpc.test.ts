@@ -156,3 +156,39 @@ test("a unix socket has the rights asked for, replaces a dead one and spares a l
   writeFileSync(join(folder, "notes.txt"), "keep me");
   await assert.rejects(listenUnix(join(folder, "notes.txt"), 0o600, options), { code: "failed-precondition" });
 });
+
+test("a client closed in the turn of its first call leaves no connection", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "everyhop-rpc-"));
+  cleanups.push(() => rmSync(dir, { recursive: true, force: true }));
+  let open = 0;
+  const heard: (() => void)[] = [];
+  const listener: RpcListener<number> = await listenUnix(join(dir, "a.sock"), 0o600, {
+    services: [{ service: Health, handlers: handlers(() => listener, []) }],
+    identify: () => ++open,
+    onGone: () => {
+      open -= 1;
+      heard.splice(0).forEach((tell) => {
+        tell();
+      });
+    },
+  });
+  cleanups.push(() => listener.close());
+  const connect = () =>
+    makeClient(Health, `unix:${join(dir, "a.sock")}`, credentials.createInsecure(), {
+      "grpc.use_local_subchannel_pool": 1,
+    });
+  for (let round = 0; round < 5; round++) {
+    const hasty = connect();
+    const stream = hasty.watch({}).on("error", () => {});
+    stream.cancel();
+    hasty.close();
+  }
+  // When this one has been answered, those before it have connected, if they ever do.
+  const last = connect();
+  await last.check({});
+  last.close();
+  while (open > 0) {
+    await new Promise<void>((resolve) => heard.push(resolve));
+  }
+  assert.equal(open, 0);
+});
