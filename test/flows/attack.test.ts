@@ -3,7 +3,8 @@ import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { MeshDocument } from "../../src/run/up/document.ts";
-import { EXAMPLE, everyhop, folder, run, until, up, whyNotIsolated } from "./mesh.ts";
+import { without } from "../peers.ts";
+import { EXAMPLE, everyhop, folder, run, until, up } from "./mesh.ts";
 
 interface Attempt {
   readonly attempt: string;
@@ -103,7 +104,7 @@ test("on loopback the attacker gets nowhere, no byte arrives, and each attempt i
   );
 });
 
-test("isolated, going around the sidecar fails in the kernel", { skip: whyNotIsolated() ?? false }, async (t) => {
+test("isolated, going around the sidecar fails in the kernel", { skip: without("netns", "curl") }, async (t) => {
   const state = folder(t);
   const mesh = await up(t, EXAMPLE, { flags: ["--isolate", "--state", state] });
   await customers(mesh, async (path, body) => {

@@ -4,7 +4,8 @@ import { chmodSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } 
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { cleanUp, everyhop, folder, processesNaming, SMALL_MESH, up, whyNotIsolated } from "./mesh.ts";
+import { without } from "../peers.ts";
+import { cleanUp, everyhop, folder, processesNaming, SMALL_MESH, up } from "./mesh.ts";
 
 interface Failure {
   readonly code: string;
@@ -140,7 +141,7 @@ test("a dangling or foreign `.everyhop` link is replaced", async (t) => {
   assert.equal(mesh.stateDir, join(dir, ".everyhop"));
 });
 
-test("a full disk is told, and nothing is left running", { skip: whyNotIsolated() ?? false }, async (t) => {
+test("a full disk is told, and nothing is left running", { skip: without("netns") }, async (t) => {
   const dir = folder(t, SMALL_MESH);
   const state = join(dir, "small");
   mkdirSync(state);

@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import type { MeshDocument } from "../../src/run/up/document.ts";
-import { without } from "../peers.ts";
 
 export const ROOT = join(import.meta.dirname, "..", "..");
 export const EXAMPLE = join(ROOT, "examples", "payments");
@@ -165,9 +164,4 @@ export async function until(
     }
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
-}
-
-/** Why tests that need root and the tools of `--isolate` cannot run here, or null. */
-export function whyNotIsolated(): string | null {
-  return without("netns") || null;
 }
