@@ -3,9 +3,10 @@ import { chmodSync, cpSync, mkdirSync, readFileSync, symlinkSync } from "node:fs
 import { join } from "node:path";
 import { test } from "node:test";
 import type { MeshDocument } from "../../src/run/up/document.ts";
-import { cleanUp, everyhop, folder, ROOT, run, SMALL_MESH, until, up, whyNotIsolated } from "./mesh.ts";
+import { without } from "../peers.ts";
+import { cleanUp, everyhop, folder, ROOT, run, SMALL_MESH, until, up } from "./mesh.ts";
 
-const skip = whyNotIsolated() ?? false;
+const skip = without("netns", "curl");
 
 /** What `service` gets for a request, asked from inside. */
 async function ask(dir: string, service: string, url: string, method = "POST"): Promise<string> {
