@@ -19,7 +19,7 @@ const MINIMUM = "trustDomain: example.com\nserver: localhost:8081\ndataDir: data
 test("a minimal configuration has defaults; paths are relative to the file", () => {
   assert.deepEqual(load(MINIMUM), {
     trustDomain: "example.com",
-    server: "localhost:8081",
+    servers: ["localhost:8081"],
     dataDir: join(dir, "data"),
     joinToken: null,
     joinTokenFile: null,
@@ -31,6 +31,11 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
     metrics: null,
     logLevel: "info",
   });
+});
+
+test("the servers are one or a list", () => {
+  const several = MINIMUM.replace("localhost:8081", "[a:8081, b:8081, 'a:8081']");
+  assert.deepEqual(load(several).servers, ["a:8081", "b:8081"]);
 });
 
 test("a token comes from the configuration or a file; a file that is not there (any more) is none", () => {

@@ -6,6 +6,7 @@ import {
   list,
   object,
   oneOf,
+  oneOrMany,
   optional,
   refined,
   required,
@@ -19,8 +20,8 @@ import type { Level } from "../io/log.ts";
 
 export interface AgentConfig {
   readonly trustDomain: TrustDomain;
-  /** `host:port`. */
-  readonly server: string;
+  /** `host:port` of each replica of the server. */
+  readonly servers: readonly string[];
   readonly dataDir: string;
   readonly joinToken: string | null;
   readonly joinTokenFile: string | null;
@@ -56,7 +57,7 @@ const hostPort = (): Shape<string> =>
 
 const SHAPE = object({
   trustDomain: required(trustDomain),
-  server: required(hostPort()),
+  server: required(oneOrMany(hostPort())),
   dataDir: required(string({ what: "a folder" })),
   joinToken: optional(string({ pattern: /^[A-Za-z0-9._-]{1,255}$/, what: "a join token" })),
   joinTokenFile: optional(string({ what: "a file" })),
@@ -118,7 +119,7 @@ export function loadAgentConfig(file: string): AgentConfig {
   }
   return {
     trustDomain: given.trustDomain,
-    server: given.server,
+    servers: [...new Set(given.server)],
     dataDir: at(given.dataDir),
     joinToken: given.joinToken ?? null,
     joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),

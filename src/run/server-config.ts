@@ -8,6 +8,7 @@ import {
   list,
   object,
   oneOf,
+  oneOrMany,
   optional,
   port,
   record,
@@ -52,20 +53,6 @@ export function address(): Shape<Address> {
     }
     return { host: match[1] ?? match[2] ?? "", port: number };
   });
-}
-
-/** One, or a list of at least one. */
-function oneOrMany<T>(item: Shape<T>): Shape<readonly T[]> {
-  const many = list(item, { min: 1 });
-  return {
-    read(value, at) {
-      if (Array.isArray(value)) {
-        return many.read(value, at);
-      }
-      const one = item.read(value, at);
-      return one === undefined ? undefined : [one];
-    },
-  };
 }
 
 /** Checked by `shape`, and kept as it was written: another part reads it again. */

@@ -188,6 +188,20 @@ export function list<T>(item: Shape<T>, options: { min?: number } = {}): Shape<r
   };
 }
 
+/** One, or a list of at least one. */
+export function oneOrMany<T>(item: Shape<T>): Shape<readonly T[]> {
+  const many = list(item, { min: 1 });
+  return {
+    read(value, at) {
+      if (Array.isArray(value)) {
+        return many.read(value, at);
+      }
+      const one = item.read(value, at);
+      return one === undefined ? undefined : [one];
+    },
+  };
+}
+
 /** A mapping from free names to values of one shape. */
 export function record<T>(item: Shape<T>, key?: { pattern: RegExp; what: string }): Shape<Readonly<Record<string, T>>> {
   return {

@@ -102,7 +102,7 @@ test("a server that is not the trust domain's server gets no token", async () =>
   open.push(other);
   await other.listen();
   let ended = false;
-  const joining = start({ server: other.address }).finally(() => {
+  const joining = start({ servers: [other.address] }).finally(() => {
     ended = true;
   });
   joining.catch(() => {});

@@ -27,13 +27,14 @@ import {
   saveAuthorities,
   saveOwnIdentity,
 } from "./own-identity.ts";
+import { connectAnyServer } from "./servers.ts";
 import { NodeSync, type SyncState } from "./sync.ts";
 import { serveWorkloadApi } from "./workload-api.ts";
 
 export interface AgentOptions {
   readonly trustDomain: TrustDomain;
-  /** `host:port` of the server. */
-  readonly server: string;
+  /** `host:port` of each replica of the server. */
+  readonly servers: readonly string[];
   /** A folder of the agent's own. */
   readonly dataDir: string;
   /** Needed to join; not needed (and not used) while the SVID from an earlier run is good. */
@@ -78,8 +79,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   await ownFolder(dataDir);
   const keys = await diskKeyStore(joinPath(dataDir, "keys"));
   const trust = await trustAnchors(options, keys);
-  const connect = (svid: X509Svid | null) =>
-    connectNodeApi({ server: options.server, trustDomain, authorities: trust.authorities, svid, clock });
+  const connect = connector(options, trust.authorities);
   const own = new Cell(await ownIdentity(options, keys, connect));
   const cache = new IdentityCache(trustDomain, clock);
   cache.setBundle({ ...emptyBundle(trustDomain), x509Authorities: trust.authorities.value });
@@ -112,6 +112,25 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     sync.close();
     throw error;
   }
+}
+
+/** Connects to one of the servers; to the one that was good last, where the agent connects again with another SVID. */
+function connector(
+  options: AgentOptions,
+  authorities: Cell<readonly Uint8Array[]>,
+): (svid: X509Svid | null) => NodeApi {
+  const { trustDomain, servers, clock, random, log } = options;
+  let first = Math.floor(random() * servers.length);
+  return (svid) =>
+    connectAnyServer({
+      servers,
+      first,
+      connect: (server) => connectNodeApi({ server, trustDomain, authorities, svid, clock }),
+      onChange(server, why) {
+        first = servers.indexOf(server);
+        log.info("goes to another server", { server, why });
+      },
+    });
 }
 
 async function ownFolder(dir: string): Promise<void> {

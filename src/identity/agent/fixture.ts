@@ -29,7 +29,7 @@ export function startTestAgent(
   writeFileSync(trustBundle, server.bundlePem);
   return startAgent({
     trustDomain: TRUST_DOMAIN,
-    server: server.address,
+    servers: [server.address],
     dataDir: join(dir, "data"),
     joinToken: "token-1",
     trustBundle,
