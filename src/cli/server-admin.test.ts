@@ -131,6 +131,28 @@ test("bundles: our own in both formats, and another trust domain's there and bac
   assert.deepEqual((await json("bundle", "delete", "--id", "other.org")).document, { deleted: ["other.org"] });
 });
 
+test("authorities: prepared, activated, tainted and revoked by id", async (t) => {
+  const { run, json } = await meshFolder(t);
+  for (const type of ["x509", "jwt"]) {
+    const authority = (verb: string, ...args: string[]) => json("authority", verb, "--type", type, ...args);
+    const { document: first } = await authority("show");
+    assert.deepEqual([first.type, first.prepared, first.old, first.active.tainted], [type, null, null, false]);
+    const old = first.active.authorityId;
+    const { authorityId: next } = (await authority("prepare")).document;
+    const early = await authority("taint", "--authority-id", old);
+    assert.deepEqual([early.code, early.document.error.code], [2, "invalid-argument"]);
+    await authority("activate", "--authority-id", next);
+    await authority("taint", "--authority-id", old);
+    const { document: tainted } = await authority("show");
+    assert.deepEqual([tainted.active.authorityId, tainted.old.authorityId, tainted.old.tainted], [next, old, true]);
+    await authority("revoke", "--authority-id", old);
+    assert.equal((await authority("show")).document.old, null);
+  }
+  const text = await run("authority", "show");
+  assert.match(text.out, /^Active X\.509 authority:\n {2}Authority ID: [0-9a-f]{40}\n {2}Expires at: .*\nPrepared/);
+  assert.match((await run("authority", "taint")).err, /--authority-id/);
+});
+
 test("where no server answers, the next step is said", async (t) => {
   const { run, server } = await meshFolder(t);
   await server.close();

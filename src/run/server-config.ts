@@ -38,7 +38,13 @@ export interface ServerConfig {
   /** Absolute paths. */
   readonly policies: readonly string[];
   readonly meshConfig: unknown;
-  readonly ca: { readonly x509SvidTtlMs?: number; readonly jwtSvidTtlMs?: number; readonly caTtlMs?: number };
+  readonly ca: {
+    readonly x509SvidTtlMs?: number;
+    readonly jwtSvidTtlMs?: number;
+    readonly caTtlMs?: number;
+    /** Life of an agent's own SVID. */
+    readonly agentTtlMs?: number;
+  };
   readonly services: readonly Service[];
   readonly logLevel: Level;
 }
@@ -95,6 +101,7 @@ const shape = object({
       x509SvidTtl: optional(duration(1_000)),
       jwtSvidTtl: optional(duration(1_000)),
       caTtl: optional(duration(1_000)),
+      agentTtl: optional(duration(1_000)),
     }),
   ),
   services: optional(record(service, label)),
@@ -137,7 +144,7 @@ const LOOPBACK = "127.0.0.1";
 
 function complete(given: Given, dir: string): ServerConfig {
   const dataDir = resolve(dir, given.dataDir);
-  const { x509SvidTtl, jwtSvidTtl, caTtl } = given.ca ?? {};
+  const { x509SvidTtl, jwtSvidTtl, caTtl, agentTtl } = given.ca ?? {};
   return {
     trustDomain: given.trustDomain,
     dataDir,
@@ -151,6 +158,7 @@ function complete(given: Given, dir: string): ServerConfig {
       ...(x509SvidTtl === undefined ? {} : { x509SvidTtlMs: x509SvidTtl }),
       ...(jwtSvidTtl === undefined ? {} : { jwtSvidTtlMs: jwtSvidTtl }),
       ...(caTtl === undefined ? {} : { caTtlMs: caTtl }),
+      ...(agentTtl === undefined ? {} : { agentTtlMs: agentTtl }),
     },
     services: Object.entries(given.services ?? {}).map(([name, one]) => ({
       name,

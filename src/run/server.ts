@@ -8,6 +8,7 @@ import { Cell } from "../core/base/cell.ts";
 import type { Clock } from "../core/base/clock.ts";
 import { EveryhopError } from "../core/base/errors.ts";
 import { Authority } from "../identity/authority/authority.ts";
+import { agentTtlMs } from "../identity/authority/lifetimes.ts";
 import type { SeenCertificate } from "../identity/server/audit.ts";
 import { IdentityServer, type Listening } from "../identity/server/identity-server.ts";
 import { storeJournal } from "../identity/server/journal.ts";
@@ -89,6 +90,7 @@ async function start(
     store,
     registry,
     authority,
+    agentTtlMs: agentTtlMs(config.ca),
     clock,
     log,
   });

@@ -5,6 +5,7 @@ import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
 import { emptyBundle } from "../../core/spiffe/bundle.ts";
+import { isTrustedKey } from "../../core/spiffe/distrust.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { diskKeyStore, type KeyStore } from "../../io/keys.ts";
@@ -156,7 +157,10 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
   const { clock, log } = options;
   const processes = new ProcessWatch({ ...options, needed: cache.needed });
   const jwtSvids = new JwtSvids((entryId, audience) => sync.signJwt(entryId, audience), clock);
-  cache.changed.watch(() => jwtSvids.keep(new Set([...cache.entries.values()].map(({ spiffeId }) => spiffeId))));
+  cache.changed.watch(() => {
+    const kept = new Set([...cache.entries.values()].map(({ spiffeId }) => spiffeId));
+    jwtSvids.keep(kept, (keyId) => isTrustedKey(keyId, cache.bundle));
+  });
   const ownSvid = new Cell(own.value.svid);
   own.watch(({ svid }) => ownSvid.set(svid));
   const shared = { cache, processes, jwtSvids, clock, log };

@@ -1,5 +1,6 @@
 import type { Clock } from "../../core/base/clock.ts";
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import { decodeJws } from "../../core/jose/jws.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { NodeJwtSvid } from "./node-api.ts";
 
@@ -14,7 +15,7 @@ type Sign = (entryId: string, audience: readonly string[]) => Promise<NodeJwtSvi
 export class JwtSvids {
   readonly #sign: Sign;
   readonly #clock: Clock;
-  readonly #tokens = new Map<string, NodeJwtSvid>();
+  readonly #tokens = new Map<string, NodeJwtSvid & { readonly keyId: string }>();
   readonly #running = new Map<string, Promise<NodeJwtSvid>>();
 
   constructor(sign: Sign, clock: Clock) {
@@ -45,10 +46,10 @@ export class JwtSvids {
     }
   }
 
-  /** Forgets the tokens of identities that are no longer `kept`. */
-  keep(kept: ReadonlySet<SpiffeId>): void {
-    for (const key of this.#tokens.keys()) {
-      if (!kept.has((JSON.parse(key) as [string, number, SpiffeId])[2])) {
+  /** Forgets the tokens of identities that are no longer `kept`, and those signed by a key that is no longer `trusted`. */
+  keep(kept: ReadonlySet<SpiffeId>, trusted: (keyId: string) => boolean): void {
+    for (const [key, { keyId }] of this.#tokens) {
+      if (!kept.has((JSON.parse(key) as [string, number, SpiffeId])[2]) || !trusted(keyId)) {
         this.#tokens.delete(key);
       }
     }
@@ -56,9 +57,14 @@ export class JwtSvids {
 
   #remember(key: string, token: NodeJwtSvid): void {
     this.#tokens.delete(key);
-    this.#tokens.set(key, token);
+    this.#tokens.set(key, { ...token, keyId: keyIdOf(token.token) });
     if (this.#tokens.size > MAX_TOKENS) {
       this.#tokens.delete(this.#tokens.keys().next().value as string);
     }
   }
+}
+
+function keyIdOf(token: string): string {
+  const decoded = decodeJws(token);
+  return decoded.ok ? (decoded.header.kid ?? "") : "";
 }

@@ -1,9 +1,6 @@
 import type { Clock } from "../../core/base/clock.ts";
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
-import type { Bundle } from "../../core/spiffe/bundle.ts";
-import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
-import { parseCertificate } from "../../core/x509/certificate.ts";
 import type { Log } from "../../io/log.ts";
 import type { IdentityCache } from "./cache.ts";
 import { newKey } from "./csr.ts";
@@ -23,18 +20,6 @@ interface SignOptions {
 /** Half of the lifetime, a tenth of that sooner or later, so that what was made together is not renewed together. */
 export function renewAtMs(obtainedAtMs: number, notAfterMs: number, random: number): number {
   return obtainedAtMs + (notAfterMs - obtainedAtMs) * (0.45 + 0.1 * random);
-}
-
-/** Whether what signed it is no longer secure. */
-export function isTainted(svid: X509Svid, bundle: Bundle): boolean {
-  const tainted = bundle.taintedX509KeyIds;
-  return (
-    tainted.length > 0 &&
-    svid.chain.some((der) => {
-      const { authorityKeyId } = parseCertificate(der);
-      return authorityKeyId !== null && tainted.includes(authorityKeyId);
-    })
-  );
 }
 
 /** Gets SVIDs for all entries that need one; returns how many the server would not sign. Rejects as the node API does. */

@@ -4,6 +4,7 @@ import { backoffMs } from "../../core/base/backoff.ts";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { isDistrusted } from "../../core/spiffe/distrust.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import type { Log } from "../../io/log.ts";
@@ -14,7 +15,7 @@ import { nodeFailure } from "./failure.ts";
 import { join } from "./join.ts";
 import type { NodeApi, NodeJwtSvid, WatchedRevisions } from "./node-api.ts";
 import { makeSvid, type OwnIdentity } from "./own-identity.ts";
-import { isTainted, renewAtMs, signDue } from "./sign.ts";
+import { renewAtMs, signDue } from "./sign.ts";
 
 export interface SyncState {
   /** When the cache was last known to be what the server has; null: never. */
@@ -204,7 +205,7 @@ export class NodeSync {
   }
 
   async #syncBundle(): Promise<void> {
-    const { cache, own, log } = this.#options;
+    const { cache, own, clock, log } = this.#options;
     if (!this.#bundleDirty && !this.#timeToAsk()) {
       return;
     }
@@ -215,8 +216,9 @@ export class NodeSync {
         throw new EveryhopError("unavailable", `the server is of the trust domain \`${bundle.trustDomain}\``);
       }
       cache.setBundle(bundle);
-      cache.renewAll((svid) => isTainted(svid, bundle));
-      if (isTainted(own.value.svid, bundle)) {
+      const now = clock.now();
+      cache.renewAll(({ chain }) => isDistrusted(chain, bundle, now));
+      if (isDistrusted(own.value.svid.chain, bundle, now)) {
         this.#ownRenewAtMs = 0;
       }
       await this.#api.postStatus(bundle.sequence).catch((error) => log.debug("the server takes no status", { error }));

@@ -14,7 +14,8 @@ import {
   loadJwtAuthority,
 } from "./jwt-authority.ts";
 import { type KeptAuthorities, type KeptSlot, keyName, readKept, removeStrays, writeKept } from "./kept.ts";
-import { type Rotated, Rotation, type Slot } from "./rotation.ts";
+import { Rotation } from "./rotation.ts";
+import type { Rotated, Slot } from "./slots.ts";
 import {
   type AuthorityContext,
   createX509Authority,

@@ -1,7 +1,7 @@
 import { EveryhopError } from "../../core/base/errors.ts";
 import { isRecord } from "../../core/jose/jwk.ts";
 import type { KeyStore } from "../../io/keys.ts";
-import type { SlotState } from "./rotation.ts";
+import type { SlotState } from "./slots.ts";
 
 /** What is kept of a slot; the key lies beside it under `keyName`. */
 export interface KeptSlot {

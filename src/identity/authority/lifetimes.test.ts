@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { lifetimeFindings, maxSvidTtlMs } from "./lifetimes.ts";
+import { agentTtlMs, lifetimeFindings, maxSvidTtlMs } from "./lifetimes.ts";
 
 const HOUR = 3_600_000;
 
@@ -12,4 +12,12 @@ test("a CA of 24 h signs SVIDs of up to 4 h in full", () => {
   assert.deepEqual(lifetimeFindings({ caTtlMs: 3 * HOUR, ...svids }), [
     "X.509-SVIDs of 1h are cut short by a CA of 3h: make them at most 30m, or the CA 6h",
   ]);
+});
+
+test("an agent's SVID lives as long as others, an hour at least where the CA allows it, or as configured", () => {
+  assert.equal(agentTtlMs({}), HOUR);
+  assert.equal(agentTtlMs({ x509SvidTtlMs: 10_000 }), HOUR);
+  assert.equal(agentTtlMs({ x509SvidTtlMs: 3 * HOUR }), 3 * HOUR);
+  assert.equal(agentTtlMs({ x509SvidTtlMs: 4_000, caTtlMs: 60_000 }), 10_000);
+  assert.equal(agentTtlMs({ agentTtlMs: 60_000 }), 60_000);
 });

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeClock } from "../../core/base/clock.ts";
-import { activateAtMs, prepareAtMs, type Rotated, Rotation, type Slot } from "./rotation.ts";
+import { activateAtMs, prepareAtMs, Rotation } from "./rotation.ts";
+import type { Rotated, Slot } from "./slots.ts";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -127,17 +128,17 @@ test("where publishing fails, nothing has changed", async () => {
 test("by order: prepare, activate, taint, revoke", async () => {
   const b = bench(DAY);
   await b.rotation.start();
-  await assert.rejects(b.rotation.activate(), /no authority is prepared/);
+  await assert.rejects(b.rotation.activate("a1"), /unexpected authority ID/);
   await b.rotation.prepare();
   await b.rotation.prepare();
   assert.equal(states(b), "a0:active a2:prepared");
   assert.deepEqual(b.discarded, ["a1"]);
-  await assert.rejects(b.rotation.taint("a0"), /not an old one/);
-  await b.rotation.activate();
+  await assert.rejects(b.rotation.taint("a0"), /unable to taint current/);
+  await b.rotation.activate("a2");
   assert.equal(states(b), "a0:old a2:active");
   await b.rotation.taint("a0");
   assert.equal(states(b), "a0:old! a2:active");
-  await assert.rejects(b.rotation.revoke("a2"), /not an old one/);
+  await assert.rejects(b.rotation.revoke("a2"), /unable to use current/);
   await b.rotation.revoke("a0");
   assert.equal(states(b), "a2:active");
   assert.deepEqual(b.discarded, ["a1", "a0"]);
@@ -146,7 +147,8 @@ test("by order: prepare, activate, taint, revoke", async () => {
 test("orders given at once are done one after the other", async () => {
   const b = bench(DAY);
   await b.rotation.start();
-  await Promise.all([b.rotation.prepare(), b.rotation.activate(), b.rotation.prepare(), b.rotation.activate()]);
+  const { rotation } = b;
+  await Promise.all([rotation.prepare(), rotation.activate("a1"), rotation.prepare(), rotation.activate("a2")]);
   assert.equal(states(b), "a0:old a1:old a2:active");
 });
 

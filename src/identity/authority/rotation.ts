@@ -1,22 +1,6 @@
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
-
-/** Anything that signs for a while. */
-export interface Rotated {
-  readonly id: string;
-  readonly issuedAtMs: number;
-  readonly notAfterMs: number;
-}
-
-/** SPIRE's states: prepared is published and does not sign yet; active signs; old is published until it expires. */
-export type SlotState = "prepared" | "active" | "old";
-
-export interface Slot<A extends Rotated> {
-  readonly authority: A;
-  readonly state: SlotState;
-  /** No longer secure: what it signed is to be replaced at once. */
-  readonly tainted: boolean;
-}
+import { activatable, type Rotated, revocable, type Slot, type SlotState, slotIn, taintable } from "./slots.ts";
 
 export interface RotationOptions<A extends Rotated> {
   readonly clock: Clock;
@@ -95,25 +79,27 @@ export class Rotation<A extends Rotated> {
     return this.#enqueue(() => this.#prepare());
   }
 
-  /** Lets the prepared authority sign from now on. Errors: `failed-precondition` where none is prepared. */
-  activate(): Promise<A> {
-    return this.#enqueue(() => this.#activate());
+  /** Lets the prepared authority sign from now on. Errors: as `activatable`. */
+  activate(id: string): Promise<A> {
+    return this.#enqueue(() => this.#activate(activatable(this.#slots, id)));
   }
 
-  /** Marks an old authority as no longer secure. Errors: `failed-precondition` where it is not old. */
-  taint(id: string): Promise<void> {
+  /** Marks an old authority as no longer secure. Errors: as `taintable`. */
+  taint(id: string): Promise<A> {
     return this.#enqueue(async () => {
-      const old = this.#oldSlot(id);
+      const old = taintable(this.#slots, id);
       await this.#put(this.#slots.map((slot) => (slot === old ? { ...slot, tainted: true } : slot)));
+      return old.authority;
     });
   }
 
-  /** Takes an old authority out of the bundle, now. Errors: `failed-precondition` where it is not old. */
-  revoke(id: string): Promise<void> {
+  /** Takes an old authority out of the bundle, now, and destroys its key. Errors: as `revocable`. */
+  revoke(id: string): Promise<A> {
     return this.#enqueue(async () => {
-      const old = this.#oldSlot(id);
+      const old = revocable(this.#slots, id);
       await this.#put(this.#slots.filter((slot) => slot !== old));
       await this.#options.discard(old.authority);
+      return old.authority;
     });
   }
 
@@ -123,17 +109,7 @@ export class Rotation<A extends Rotated> {
   }
 
   #find(state: SlotState): Slot<A> | undefined {
-    return this.#slots.find((slot) => slot.state === state);
-  }
-
-  #oldSlot(id: string): Slot<A> {
-    const slot = this.#slots.find(({ authority, state }) => authority.id === id && state === "old");
-    if (slot === undefined) {
-      throw new EveryhopError("failed-precondition", `authority \`${id}\` is not an old one`, {
-        hint: "only an authority that another one has taken over from can be tainted or revoked",
-      });
-    }
-    return slot;
+    return slotIn(this.#slots, state);
   }
 
   async #put(slots: readonly Slot<A>[]): Promise<void> {
@@ -155,11 +131,7 @@ export class Rotation<A extends Rotated> {
     return authority;
   }
 
-  async #activate(): Promise<A> {
-    const prepared = this.#find("prepared");
-    if (prepared === undefined) {
-      throw new EveryhopError("failed-precondition", "no authority is prepared");
-    }
+  async #activate(prepared: Slot<A>): Promise<A> {
     await this.#put(
       this.#slots.map((slot) => {
         if (slot === prepared) {
@@ -185,8 +157,9 @@ export class Rotation<A extends Rotated> {
     if (this.#find("prepared") === undefined && (active === undefined || now >= prepareAtMs(active))) {
       await this.#prepare();
     }
-    if (active === undefined || now >= activateAtMs(active)) {
-      await this.#activate();
+    const prepared = this.#find("prepared");
+    if (prepared !== undefined && (active === undefined || now >= activateAtMs(active))) {
+      await this.#activate(prepared);
     }
   }
 

@@ -51,8 +51,8 @@ test("our own bundle is anyone's, grows with each change, and with each mask bit
 test("a tainted authority is marked", async (t) => {
   const server = await testServer(t);
   const old = server.authority.x509.active();
-  await server.authority.x509.prepare();
-  await server.authority.x509.activate();
+  const { id: next } = await server.authority.x509.prepare();
+  await server.authority.x509.activate(next);
   await server.authority.x509.taint(old.id);
   const { x509Authorities } = await server.local(Bundle).getBundle({});
   assert.deepEqual(

@@ -18,6 +18,8 @@ export type Caller =
   | {
       readonly kind: "remote";
       readonly address: string;
+      /** What it sent, DER, leaf first. */
+      readonly chain: readonly Uint8Array[];
       readonly svid: VerifiedX509Svid | null;
       /** Why the certificate it sent proves nothing; null where it sent none, or a good one. */
       readonly fault: RefusedX509Svid | null;

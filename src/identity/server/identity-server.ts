@@ -4,15 +4,17 @@ import type { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import type { Bundle } from "../../core/spiffe/bundle.ts";
+import { hasLostAuthority } from "../../core/spiffe/distrust.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
-import { verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
+import { type RefusedX509Svid, type VerifiedX509Svid, verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
 import { Admin } from "../../gen/everyhop/admin/admin_pb.js";
 import { Node } from "../../gen/everyhop/node/node_pb.js";
 import { Health } from "../../gen/grpc/health/health_pb.js";
 import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import { Bundle as BundleApi } from "../../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
+import { LocalAuthority } from "../../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
 import type { Log } from "../../io/log.ts";
 import { peerCredentials } from "../../io/peer.ts";
@@ -29,6 +31,7 @@ import { type Caller, Callers } from "./callers.ts";
 import { entryService } from "./entry-service.ts";
 import { type GuardedHandlers, type GuardOptions, guard } from "./guard.ts";
 import { Issuer } from "./issuer.ts";
+import { localAuthorityService } from "./local-authority-service.ts";
 import type { Limit } from "./methods.ts";
 import { type IdentityMetrics, identityMetrics, registerIdentityGauges } from "./metrics.ts";
 import { NodeWatch } from "./node-watch.ts";
@@ -43,6 +46,8 @@ export interface IdentityServerOptions {
   readonly store: Store;
   readonly registry: Registry;
   readonly authority: Authority;
+  /** Life of an agent's own SVID. Default: as any other's. */
+  readonly agentTtlMs?: number;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -74,6 +79,8 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
 
 /** Between the end of the streams of who was thrown out, and that of its connections. */
 const GOODBYE_MS = 1_000;
+/** Between the removal of an authority and the end of the connections it vouched for: agents renew over them meanwhile. */
+const REVOKED_MS = 10_000;
 /** An agent has a watch, a sync and a few calls open at once. */
 const STREAM_LIMITS = { "grpc.max_concurrent_streams": 100 };
 const EMPTY = new Uint8Array();
@@ -112,7 +119,7 @@ export class IdentityServer {
     this.bundles = bundles;
     this.svid = own.svid;
     this.authorities = new Cell(bundles.own.value.x509Authorities);
-    const issuer = new Issuer(authority, registry, this.#metrics.issued);
+    const issuer = new Issuer(authority, registry, this.#metrics.issued, options.agentTtlMs);
     this.nodes = new Nodes({ store, registry, issuer, clock });
     this.#callers = new Callers({ registry, store, clock });
     const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
@@ -128,6 +135,7 @@ export class IdentityServer {
       (by) => guard(Entry, entryService(registry), by),
       (by) => guard(SVID, svidService(registry, issuer), by),
       (by) => guard(BundleApi, bundleService(bundles), by),
+      (by) => guard(LocalAuthority, localAuthorityService(authority), by),
       (by) => guard(Node, watch.service(), by),
     ];
     registerIdentityGauges(options.metrics, {
@@ -144,7 +152,7 @@ export class IdentityServer {
     const { store, registry, authority, log } = options;
     const bundles = await Bundles.open(store, registry, authority.bundle);
     const onError = (error: unknown) => log.error("the server's own certificate could not be renewed", { error });
-    const own = await keepServerSvid({ ...options, onError });
+    const own = await keepServerSvid({ ...options, bundle: bundles.own, onError });
     return new IdentityServer(options, bundles, own);
   }
 
@@ -181,11 +189,13 @@ export class IdentityServer {
         tcp.push(await this.#listenTls(address));
       }
       const local = await this.#listenAdmin(options);
-      const unwatch = this.#disconnectThrownOut(tcp);
+      const unwatch = [this.#disconnectThrownOut(tcp), this.#disconnectUnproven(tcp)];
       return {
         addresses: tcp.map(({ port }, index) => ({ host: options.listen[index]?.host ?? "", port })),
         close: async () => {
-          unwatch();
+          for (const end of unwatch) {
+            end();
+          }
           await local.close();
           await closeAll();
         },
@@ -247,19 +257,41 @@ export class IdentityServer {
     const address = socket.remoteAddress ?? "";
     const chain = peerChain(socket);
     if (chain.length === 0) {
-      return { kind: "remote", address, svid: null, fault: null };
+      return { kind: "remote", address, chain, svid: null, fault: null };
     }
+    const verified = this.#verify(chain);
+    return verified.ok
+      ? { kind: "remote", address, chain, svid: verified, fault: null }
+      : { kind: "remote", address, chain, svid: null, fault: verified };
+  }
+
+  #verify(chain: readonly Uint8Array[]): VerifiedX509Svid | RefusedX509Svid {
     const { trustDomain, clock } = this.#options;
     const bundleOf = (domain: TrustDomain) => (domain === trustDomain ? this.bundles.own.value : undefined);
-    const verified = verifyX509Svid(chain, bundleOf, clock.now());
-    return verified.ok
-      ? { kind: "remote", address, svid: verified, fault: null }
-      : { kind: "remote", address, svid: null, fault: verified };
+    return verifyX509Svid(chain, bundleOf, clock.now());
   }
 
   #isWelcome(id: SpiffeId): boolean {
     const { registry } = this.#options;
     return !registry.isKilled(id) && registry.node(id)?.banned === false;
+  }
+
+  /** A connection whose proof rests on an authority that was taken out does not stay. */
+  #disconnectUnproven(listeners: readonly RpcListener<Caller>[]): () => void {
+    const { clock } = this.#options;
+    const lost = (chain: readonly Uint8Array[]) => hasLostAuthority(chain, this.bundles.own.value, clock.now());
+    let count = this.authorities.value.length;
+    return this.authorities.watch((next) => {
+      const removed = next.length <= count;
+      count = next.length;
+      if (removed) {
+        clock.after(REVOKED_MS, () => {
+          for (const listener of listeners) {
+            listener.disconnect((caller) => caller.kind === "remote" && caller.svid !== null && lost(caller.chain));
+          }
+        });
+      }
+    });
   }
 
   /** An identity that was thrown out or cut off keeps no connection. */

@@ -13,10 +13,13 @@ export class Issuer {
 
   readonly #issued: IdentityMetrics["issued"];
 
-  constructor(authority: Authority, registry: Registry, issued: IdentityMetrics["issued"]) {
+  readonly #agentTtlMs: number;
+
+  constructor(authority: Authority, registry: Registry, issued: IdentityMetrics["issued"], agentTtlMs = 0) {
     this.#authority = authority;
     this.#registry = registry;
     this.#issued = issued;
+    this.#agentTtlMs = agentTtlMs;
   }
 
   x509ForEntry(entry: RegistrationEntry, csr: Uint8Array): Promise<IssuedX509Svid> {
@@ -48,7 +51,7 @@ export class Issuer {
 
   agentX509(path: string, csr: Uint8Array): Promise<IssuedX509Svid> {
     const id = makeSpiffeId(this.#registry.trustDomain, path);
-    return this.x509(id, csr, `agent:${id}`);
+    return this.x509(id, csr, `agent:${id}`, { ttlMs: this.#agentTtlMs });
   }
 
   /** RACE: an order may come while the journal is written: what was signed meanwhile is not handed out. */

@@ -7,12 +7,13 @@ import { Health } from "../../gen/grpc/health/health_pb.js";
 import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import { Bundle } from "../../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
+import { LocalAuthority } from "../../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
 import { Callers } from "./callers.ts";
 import { id, svidOf, testKey, testServer, trustDomain } from "./fixture.ts";
 import { METHODS } from "./methods.ts";
 
-const SERVICES = [Agent, Bundle, Entry, SVID, Node, Admin, Health];
+const SERVICES = [Agent, Bundle, Entry, SVID, LocalAuthority, Node, Admin, Health];
 const paths = SERVICES.flatMap((service) => service.methods.map(({ name }) => `${service.typeName}/${name}`));
 
 test("every method of every service is in the table", () => {
@@ -43,7 +44,7 @@ test("the table agrees with SPIRE's policy", () => {
 test("a method that is not in the table is denied to everyone", async (t) => {
   const { registry, store, clock } = await testServer(t);
   const callers = new Callers({ registry, store, clock });
-  const remote = { kind: "remote", address: "", svid: null, fault: null } as const;
+  const remote = { kind: "remote", address: "", chain: [], svid: null, fault: null } as const;
   await assert.rejects(
     callers.authorize("some.Service/Method", { kind: "local", process: null }),
     /authorization denied/,
@@ -64,6 +65,7 @@ test("nobody, a workload and an agent may call over the network what the table s
     ({
       kind: "remote",
       address: "",
+      chain: [],
       svid: { ok: true, id: of, trustDomain, leaf: {} as never, serial, notBeforeMs: 0, notAfterMs: agent.notAfter },
       fault: null,
     }) as const;
@@ -73,7 +75,10 @@ test("nobody, a workload and an agent may call over the network what the table s
   };
   const withClass = (name: string) =>
     [...METHODS].filter(([, { callers: of }]) => of.includes(name as never)).map(([path]) => path);
-  assert.deepEqual(await allowed({ kind: "remote", address: "", svid: null, fault: null }), withClass("any"));
+  assert.deepEqual(
+    await allowed({ kind: "remote", address: "", chain: [], svid: null, fault: null }),
+    withClass("any"),
+  );
   assert.deepEqual(await allowed(remote(workload.serial, workload.id)), withClass("any"));
   assert.deepEqual(
     (await allowed(remote(agent.serial, agent.id))).sort(),

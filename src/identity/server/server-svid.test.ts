@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { FakeClock } from "../../core/base/clock.ts";
 import { serverId } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
+import { parseCertificate } from "../../core/x509/certificate.ts";
 import { memoryKeyStore } from "../../io/keys.ts";
 import { Authority } from "../authority/authority.ts";
 import { RecordingJournal } from "../authority/fixture.ts";
@@ -16,7 +17,8 @@ async function setUp() {
   const journal = new RecordingJournal();
   const authority = await Authority.open({ trustDomain, keys: memoryKeyStore(), journal, clock });
   const errors: unknown[] = [];
-  const kept = await keepServerSvid({ authority, trustDomain, clock, onError: (error) => errors.push(error) });
+  const { bundle } = authority;
+  const kept = await keepServerSvid({ authority, trustDomain, bundle, clock, onError: (error) => errors.push(error) });
   const next = () => new Promise<X509Svid>((resolve) => void kept.svid.watch(resolve));
   return { clock, journal, authority, errors, kept, next };
 }
@@ -57,4 +59,19 @@ test("once stopped it is not renewed any more", async () => {
   await new Promise(setImmediate);
   assert.equal(journal.intents.filter(({ entryId }) => entryId === "server").length, 1);
   assert.ok(journal.intents.length >= before);
+});
+
+test("where the authority that signed it is tainted, it is replaced at once, by one that the next signed", async () => {
+  const { authority, clock, kept, next } = await setUp();
+  const { x509 } = authority;
+  const old = x509.active().id;
+  await x509.activate((await x509.prepare()).id);
+  const first = kept.svid.value;
+  const renewed = next();
+  await x509.taint(old);
+  clock.advance(0);
+  const { chain } = await renewed;
+  assert.equal(parseCertificate(chain[0] as Uint8Array).authorityKeyId, x509.active().id);
+  assert.notDeepEqual(chain, first.chain);
+  kept.stop();
 });

@@ -1,6 +1,8 @@
 import { generateKeyPairSync } from "node:crypto";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
+import type { Bundle } from "../../core/spiffe/bundle.ts";
+import { isDistrusted } from "../../core/spiffe/distrust.ts";
 import { serverId, type TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import type { Authority } from "../authority/authority.ts";
@@ -13,6 +15,8 @@ export interface ServerSvid {
 export interface ServerSvidOptions {
   readonly authority: Authority;
   readonly trustDomain: TrustDomain;
+  /** Our own bundle: where the authority that signed is tainted or taken out, the certificate is replaced at once. */
+  readonly bundle: Cell<Bundle>;
   readonly clock: Clock;
   readonly onError: (error: unknown) => void;
 }
@@ -21,12 +25,8 @@ export interface ServerSvidOptions {
 const RETRY_MS = 1_000;
 
 /** The server's own identity, which its agents expect; a new key and certificate at half of each one's life. */
-export async function keepServerSvid({
-  authority,
-  trustDomain,
-  clock,
-  onError,
-}: ServerSvidOptions): Promise<ServerSvid> {
+export async function keepServerSvid(options: ServerSvidOptions): Promise<ServerSvid> {
+  const { authority, trustDomain, bundle, clock, onError } = options;
   const issue = async (): Promise<X509Svid> => {
     const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
     const spki = publicKey.export({ format: "der", type: "spki" });
@@ -46,12 +46,13 @@ export async function keepServerSvid({
   let stopped = false;
   let cancel = (): void => {};
   const schedule = (delayMs: number): void => {
+    cancel();
     cancel = clock.after(delayMs, () => {
       issue().then(
         (next) => {
           if (!stopped) {
             svid.set(next);
-            schedule(halfLife(next, clock.now()));
+            schedule(isDistrusted(next.chain, bundle.value, clock.now()) ? RETRY_MS : halfLife(next, clock.now()));
           }
         },
         (error: unknown) => {
@@ -65,10 +66,16 @@ export async function keepServerSvid({
     }
   };
   schedule(halfLife(svid.value, clock.now()));
+  const unwatch = bundle.watch((next) => {
+    if (isDistrusted(svid.value.chain, next, clock.now())) {
+      schedule(0);
+    }
+  });
   return {
     svid,
     stop: () => {
       stopped = true;
+      unwatch();
       cancel();
     },
   };

@@ -113,6 +113,7 @@ const meshShape = object({
       x509SvidTtl: optional(durationText()),
       jwtSvidTtl: optional(durationText()),
       caTtl: optional(durationText()),
+      agentTtl: optional(durationText()),
     }),
   ),
   services: required(refined(record(serviceShape, LABEL), services)),
