@@ -8,16 +8,23 @@ import type { MeshDocument } from "../run/up/document.ts";
 export interface MeshOptions {
   readonly dir?: string;
   readonly adminSocket?: string;
+  /** `host:port`, reached over mutual TLS. */
+  readonly server?: string;
+  readonly svidDir?: string;
 }
 
 export const MESH_FILE = "mesh.json";
 export const STATE_DIR = ".everyhop";
 
-/** Adds `--dir` and `--admin-socket`, by which every command about a running mesh finds it. */
+/** Adds the options by which every command about a running mesh finds it, and says who asks. */
 export function addMeshOptions(command: Command): Command {
   return command
     .addOption(new Option("--dir <dir>", "folder of the mesh (default: the current folder)"))
-    .addOption(new Option("--admin-socket <path>", "the server's admin socket, instead of --dir"));
+    .addOption(new Option("--admin-socket <path>", "the server's admin socket, instead of --dir"))
+    .addOption(new Option("--server <host:port>", "the server over the network, as this process's own identity"))
+    .addOption(
+      new Option("--svid-dir <dir>", "with --server: the identity in DIR, as `svid fetch --out-dir` writes it"),
+    );
 }
 
 /**

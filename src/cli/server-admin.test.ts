@@ -19,12 +19,12 @@ interface Outcome {
 }
 
 /** A mesh folder with a running server, and the command line in it. */
-async function meshFolder(t: TestContext) {
+async function meshFolder(t: TestContext, more = "") {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-cli-"));
   const file = join(dir, "server.yaml");
   writeFileSync(
     file,
-    "trustDomain: example.com\ndataDir: data\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n",
+    `trustDomain: example.com\ndataDir: data\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n${more}`,
   );
   const server = await startServer(readServerConfig(file), { log: silentLog });
   t.after(async () => {
@@ -180,4 +180,28 @@ test("server --check says what is wrong, as JSON too", async (t) => {
   const policies = await json("server", "--config", bad, "--check");
   assert.deepEqual([policies.code, policies.document.issues[0].line], [2, 4]);
   assert.match(policies.document.issues[0].file, /p\.yaml$/);
+});
+
+const ROLES = `roles:
+  shop-team:
+    members: [spiffe://example.com/ci/shop]
+    may: ["entries:read", "entries:write"]
+    under: [spiffe://example.com/ns/shop]
+`;
+
+test("a team administers its own entries over the network, as who it is", async (t) => {
+  const { server, run, json, dir } = await meshFolder(t, ROLES);
+  await run("svid", "mint", "--spiffe-id", "spiffe://example.com/ci/shop", "--out-dir", join(dir, "team"));
+  const remote = ["--server", server.ready.listen, "--svid-dir", join(dir, "team")];
+  const create = (id: string) =>
+    json("entry", "create", ...remote, "--spiffe-id", id, "--parent-id", AGENT, "--selector", "unix:uid:0");
+  assert.equal((await create(WEB)).document.spiffeId, WEB);
+  const refused = await create("spiffe://example.com/ns/bank/sa/web");
+  assert.deepEqual([refused.code, refused.document.error.code], [3, "permission-denied"]);
+  assert.match(refused.document.error.message, /not under what the role `shop-team` covers/);
+  assert.equal((await json("entry", "count", ...remote)).document.count, 1);
+  assert.equal((await run("status", ...remote)).code, 3);
+  const nobody = await run("entry", "show", "--server", server.ready.listen, "--svid-dir", dir);
+  assert.equal(nobody.code, 2);
+  assert.match(nobody.err, /svid\.0\.pem[\s\S]*svid fetch --out-dir/);
 });

@@ -37,6 +37,7 @@ test("little has to be said; paths are relative to the file", (t) => {
     meshConfig: {},
     ca: {},
     services: [],
+    roles: [],
     logLevel: "info",
   });
 });

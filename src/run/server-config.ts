@@ -19,9 +19,11 @@ import {
   validate,
 } from "../core/base/validate.ts";
 import { parseYaml, type YamlDocument } from "../core/base/yaml.ts";
+import type { Role } from "../core/entries/role.ts";
 import { meshConfigShape } from "../core/policy/mesh-config.ts";
 import { type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import type { Level } from "../io/log.ts";
+import { roleFaults, rolesOf, rolesShape } from "./roles-config.ts";
 
 export interface Address {
   readonly host: string;
@@ -46,6 +48,7 @@ export interface ServerConfig {
     readonly agentTtlMs?: number;
   };
   readonly services: readonly Service[];
+  readonly roles: readonly Role[];
   readonly logLevel: Level;
 }
 
@@ -105,6 +108,7 @@ const shape = object({
     }),
   ),
   services: optional(record(service, label)),
+  roles: optional(rolesShape),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
 });
 
@@ -169,6 +173,7 @@ function complete(given: Given, dir: string): ServerConfig {
       protocol: one.protocol ?? "http",
       endpoints: one.endpoints,
     })),
+    roles: rolesOf(given.roles ?? {}),
     logLevel: given.logLevel ?? "info",
   };
 }
@@ -191,6 +196,9 @@ function pathFaults(config: ServerConfig, document: YamlDocument): Issue[] {
   const { caTtlMs = 86_400_000, x509SvidTtlMs = 3_600_000 } = config.ca;
   if (x509SvidTtlMs >= caTtlMs) {
     fault(["ca"], "`x509SvidTtl` is not shorter than `caTtl`", "give the CA at least six times the life of an SVID");
+  }
+  for (const { path, message } of roleFaults(config.roles, config.trustDomain)) {
+    fault(["roles", ...path], message, "docs/operate.md#administrators-with-limits");
   }
   return issues;
 }

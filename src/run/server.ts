@@ -93,6 +93,7 @@ async function start(
     agentTtlMs: agentTtlMs(config.ca),
     clock,
     log,
+    roles: config.roles,
   });
   cleanups.push(() => identity.close());
   const trustBundle = join(config.dataDir, "bundle.pem");

@@ -1,6 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { covers, type Scope } from "../../core/entries/role.ts";
 import type {
   Agent,
   AttestAgentRequest,
@@ -21,9 +22,9 @@ import { idFromWire, idToWire, masked, milliseconds, page, seconds, selectorToWi
 /** spire.api.server.agent.v1.Agent. */
 export function agentService(registry: Registry, nodes: Nodes, log: Log): GuardedHandlers<typeof Agent> {
   return {
-    countAgents: ({ filter }) => ({ count: registry.nodes().filter(agentFilter(filter)).length }),
-    listAgents({ filter, outputMask, pageSize, pageToken }) {
-      const found = page(registry.nodes().filter(agentFilter(filter)), ({ id }) => id, pageSize, pageToken);
+    countAgents: ({ filter }, { scope }) => ({ count: visible(registry, scope).filter(agentFilter(filter)).length }),
+    listAgents({ filter, outputMask, pageSize, pageToken }, { scope }) {
+      const found = page(visible(registry, scope).filter(agentFilter(filter)), ({ id }) => id, pageSize, pageToken);
       return { agents: found.items.map((node) => agentToWire(node, outputMask)), nextPageToken: found.nextPageToken };
     },
     getAgent({ id, outputMask }) {
@@ -58,6 +59,11 @@ export function agentService(registry: Registry, nodes: Nodes, log: Log): Guarde
     },
     postStatus: () => ({}),
   };
+}
+
+/** The agents a caller may know of. */
+function visible(registry: Registry, scope: Scope | null): readonly NodeRecord[] {
+  return scope === null ? registry.nodes() : registry.nodes().filter(({ id }) => covers(scope, id));
 }
 
 type AttestCall = ServerDuplexStream<AttestAgentRequest, MessageInitShape<typeof AttestAgentResponseSchema>>;

@@ -1,5 +1,6 @@
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { type Role, type Scope, scopeOf } from "../../core/entries/role.ts";
 import { type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
 import type { RefusedX509Svid, VerifiedX509Svid } from "../../core/spiffe/x509-svid.ts";
 import {
@@ -8,7 +9,7 @@ import {
 } from "../../gen/spire/api/types/status_pb.js";
 import { withDetail } from "../../io/rpc/errors.ts";
 import type { NodeRecord, Store } from "../../io/store/store.ts";
-import { type CallerClass, METHODS } from "./methods.ts";
+import { METHODS, type MethodRule } from "./methods.ts";
 import type { Registry } from "./registry.ts";
 
 /** Who is at the other end of a connection, by what it proved when it was opened. */
@@ -29,6 +30,15 @@ export interface CallersOptions {
   readonly registry: Registry;
   readonly store: Store;
   readonly clock: Clock;
+  readonly roles: readonly Role[];
+}
+
+/** What a caller may do by the method it called. */
+export interface Authorized {
+  /** The calling agent, in methods of class `agent`. */
+  readonly node: NodeRecord | null;
+  /** To which identities, where it calls by a role; null: no limit. */
+  readonly scope: Scope | null;
 }
 
 /** A permission that was refused for a reason an agent acts on: re-attest, or end. SPEC: SPIRE PermissionDeniedDetails. */
@@ -36,40 +46,54 @@ export function agentDenied(reason: Reason, message: string): EveryhopError {
   return withDetail(new EveryhopError("permission-denied", message), PermissionDeniedDetailsSchema, { reason });
 }
 
+const UNLIMITED: Authorized = { node: null, scope: null };
+
 /** Decides who may call which method. */
 export class Callers {
   readonly #registry: Registry;
   readonly #store: Store;
   readonly #clock: Clock;
+  readonly #roles: readonly Role[];
 
-  constructor({ registry, store, clock }: CallersOptions) {
+  constructor({ registry, store, clock, roles }: CallersOptions) {
     this.#registry = registry;
     this.#store = store;
     this.#clock = clock;
+    this.#roles = roles;
   }
 
   /**
-   * Resolves where `caller` may call `method` (`package.Service/Method`); with its node where it calls as an agent.
+   * Resolves where `caller` may call `method` (`package.Service/Method`): as whom, and within which limits.
    * Errors: `permission-denied`, for agents with the reason as a detail.
    */
-  async authorize(method: string, caller: Caller): Promise<NodeRecord | null> {
-    const allowed: readonly CallerClass[] = METHODS.get(method)?.callers ?? [];
-    if (allowed.includes("any") || (caller.kind === "local" && allowed.includes("local"))) {
-      return null;
+  async authorize(method: string, caller: Caller): Promise<Authorized> {
+    const rule: MethodRule = METHODS.get(method) ?? { callers: [] };
+    const { callers } = rule;
+    if (callers.includes("any") || (caller.kind === "local" && callers.includes("local"))) {
+      return UNLIMITED;
     }
     if (caller.kind === "local") {
       throw denied(method);
     }
-    const id = this.#identity(method, caller, allowed.includes("agent"));
+    const id = this.#identity(method, caller, callers.includes("agent"));
     for (const right of ["admin", "downstream"] as const) {
-      if (allowed.includes(right) && this.#registry.isGranted(id, right)) {
-        return null;
+      if (callers.includes(right) && this.#registry.isGranted(id, right)) {
+        return UNLIMITED;
       }
     }
-    if (!allowed.includes("agent")) {
+    const scope = this.#scope(id, rule);
+    if (scope.length > 0) {
+      return { node: null, scope };
+    }
+    if (!callers.includes("agent")) {
       throw denied(method);
     }
-    return this.#agent(id, caller.svid?.serial ?? "");
+    return { node: await this.#agent(id, caller.svid?.serial ?? ""), scope: null };
+  }
+
+  #scope(id: SpiffeId, { right, whole }: MethodRule): Scope {
+    const scope = right === undefined ? [] : scopeOf(this.#roles, id, right);
+    return whole === true ? scope.filter(({ under }) => under === null) : scope;
   }
 
   #identity(method: string, { svid, fault }: Caller & { kind: "remote" }, asAgent: boolean): SpiffeId {

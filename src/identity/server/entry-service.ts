@@ -2,6 +2,8 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
+import type { EntryDraft, RegistrationEntry } from "../../core/entries/entry.ts";
+import { covers, entryOutOfScope, type Scope } from "../../core/entries/role.ts";
 import type {
   Entry,
   SyncAuthorizedEntriesRequest,
@@ -20,16 +22,17 @@ const SYNC_PAGE = 500;
 /** spire.api.server.entry.v1.Entry. */
 export function entryService(registry: Registry, syncPage = SYNC_PAGE): GuardedHandlers<typeof Entry> {
   return {
-    countEntries: ({ filter }) => ({ count: registry.entries().filter(entryFilter(filter)).length }),
-    listEntries({ filter, outputMask, pageSize, pageToken }) {
-      const found = page(registry.entries().filter(entryFilter(filter)), ({ id }) => id, pageSize, pageToken);
+    countEntries: ({ filter }, { scope }) => ({ count: visible(registry, scope).filter(entryFilter(filter)).length }),
+    listEntries({ filter, outputMask, pageSize, pageToken }, { scope }) {
+      const matching = visible(registry, scope).filter(entryFilter(filter));
+      const found = page(matching, ({ id }) => id, pageSize, pageToken);
       return {
         entries: found.items.map((entry) => entryToWire(entry, outputMask)),
         nextPageToken: found.nextPageToken,
       };
     },
-    getEntry({ id, outputMask }) {
-      const entry = registry.entry(id);
+    getEntry({ id, outputMask }, { scope }) {
+      const entry = visibleEntry(registry, scope, id);
       if (entry === null) {
         throw new EveryhopError("not-found", `entry \`${id.slice(0, 256)}\` not found`);
       }
@@ -47,30 +50,61 @@ function authorized(registry: Registry, { node }: CallContext) {
   return node === null ? [] : registry.authorizedEntries(node.id);
 }
 
+/** The entries a caller may know of. */
+function visible(registry: Registry, scope: Scope | null): readonly RegistrationEntry[] {
+  return scope === null ? registry.entries() : registry.entries().filter(({ spiffeId }) => covers(scope, spiffeId));
+}
+
+function visibleEntry(registry: Registry, scope: Scope | null, id: string): RegistrationEntry | null {
+  const entry = registry.entry(id);
+  return entry !== null && covers(scope, entry.spiffeId) ? entry : null;
+}
+
+/** Errors: `permission-denied`, with what is out of reach. */
+function refuseOutOfScope(scope: Scope | null, draft: EntryDraft): void {
+  const fault = entryOutOfScope(scope, draft);
+  if (fault !== null) {
+    throw new EveryhopError("permission-denied", fault);
+  }
+}
+
 type Batches = "batchCreateEntry" | "batchUpdateEntry" | "batchDeleteEntry";
 
 /** One bad item fails alone; the order is kept. */
 function batchMethods(registry: Registry): Pick<GuardedHandlers<typeof Entry>, Batches> {
   return {
-    async batchCreateEntry({ entries, outputMask }) {
+    async batchCreateEntry({ entries, outputMask }, { scope }) {
       const results = await eachInTurn(entries, async (entry) => {
-        const made = await registry.createEntry(draftFromWire(entry));
+        const draft = draftFromWire(entry);
+        refuseOutOfScope(scope, draft);
+        const made = await registry.createEntry(draft);
         const similar = { code: status.ALREADY_EXISTS, message: "similar entry already exists" };
         return { status: made.created ? OK_STATUS : similar, entry: entryToWire(made.entry, outputMask) };
       });
       return { results };
     },
-    async batchUpdateEntry({ entries, inputMask, outputMask }) {
+    async batchUpdateEntry({ entries, inputMask, outputMask }, { scope }) {
       const results = await eachInTurn(entries, async (entry) => {
         const draft = draftFromWire(entry);
-        const updated = await registry.updateEntry(entry.id, (current) => mergeDraft(current, draft, inputMask));
+        const updated = await registry.updateEntry(entry.id, (current) => {
+          // INVARIANT: both what it was and what it becomes are the caller's to change.
+          refuseOutOfScope(scope, current);
+          const changed = mergeDraft(current, draft, inputMask);
+          refuseOutOfScope(scope, changed);
+          return changed;
+        });
         return { status: OK_STATUS, entry: entryToWire(updated, outputMask) };
       });
       return { results };
     },
-    async batchDeleteEntry({ ids }) {
+    async batchDeleteEntry({ ids }, { scope }) {
       const results = await eachInTurn(ids, async (id) => {
-        const there = await registry.deleteEntry(id);
+        const entry = visibleEntry(registry, scope, id);
+        if (entry !== null) {
+          refuseOutOfScope(scope, entry);
+        }
+        // What it may not see is to it as if it were not there.
+        const there = (scope === null || entry !== null) && (await registry.deleteEntry(id));
         return { id, status: there ? OK_STATUS : { code: status.NOT_FOUND, message: "entry not found" } };
       });
       return { results: results.map((result, index) => ({ id: ids[index] ?? "", ...result })) };

@@ -9,6 +9,7 @@ import { credentials } from "@grpc/grpc-js";
 import { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import { FakeClock } from "../../core/base/clock.ts";
+import type { Role } from "../../core/entries/role.ts";
 import { parseSpiffeId, parseTrustDomain, pathOf, type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { parseCertificate } from "../../core/x509/certificate.ts";
@@ -72,6 +73,7 @@ export interface TestServerOptions {
   readonly keys?: KeyStore;
   readonly clock?: FakeClock;
   readonly x509SvidTtlMs?: number;
+  readonly roles?: readonly Role[];
 }
 
 export async function testServer(t: TestContext, options: TestServerOptions = {}): Promise<TestServer> {
@@ -100,7 +102,8 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
   const registry = await Registry.open({ store, trustDomain, clock });
   const log = silentLog;
   const metrics = new Metrics();
-  const identity = await IdentityServer.open({ trustDomain, store, registry, authority, clock, log, metrics });
+  const { roles = [] } = options;
+  const identity = await IdentityServer.open({ trustDomain, store, registry, authority, clock, log, metrics, roles });
   ends.push(() => identity.close());
   const adminSocket = join(dir, "admin.sock");
   const listen = [{ host: "127.0.0.1", port: 0 }];

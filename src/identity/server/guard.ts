@@ -9,19 +9,18 @@ import {
   status,
 } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { covers } from "../../core/entries/role.ts";
+import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Log } from "../../io/log.ts";
 import { rpcStatus } from "../../io/rpc/errors.ts";
 import type { Service } from "../../io/rpc/listen.ts";
-import type { NodeRecord } from "../../io/store/store.ts";
-import type { Caller, Callers } from "./callers.ts";
+import type { Authorized, Caller, Callers } from "./callers.ts";
 import { type Limit, METHODS } from "./methods.ts";
 import type { IdentityMetrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 
-export interface CallContext {
+export interface CallContext extends Authorized {
   readonly caller: Caller;
-  /** The calling agent, in methods of class `agent`. */
-  readonly node: NodeRecord | null;
   /** Draws `count` more on the peer's allowance of this method (a batch counts its items). */
   take(count: number): Promise<void>;
 }
@@ -79,6 +78,7 @@ function guardMethod(path: string, method: DescMethod, handler: AnyHandler | und
     const done = logChange(path, caller, options.log);
     try {
       const context = await admit(path, caller, options);
+      refuseOutOfScope(path, first, context);
       if (handler === undefined) {
         throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
       }
@@ -130,18 +130,27 @@ function logChange(path: string, caller: Caller, log: Log): (code: number) => vo
 }
 
 async function admit(path: string, caller: Caller, options: GuardOptions): Promise<CallContext> {
-  const node = await options.callers.authorize(path, caller);
+  const authorized = await options.callers.authorize(path, caller);
   const limit = METHODS.get(path)?.limit;
   const take = async (count: number): Promise<void> => {
     if (limit !== undefined && caller.kind === "remote") {
-      await options.limiters[limit].take(caller.address, count);
+      // Who proved an identity has an allowance of its own, wherever it comes from.
+      await options.limiters[limit].take(caller.svid?.id ?? caller.address, count);
     }
   };
-  // A batch method counts its items itself; all others count as one.
-  if (!path.includes("/Batch")) {
+  // A batch of SVIDs counts its items itself; all else counts as one.
+  if (!path.includes("/BatchNew")) {
     await take(1);
   }
-  return { caller, node, take };
+  return { caller, ...authorized, take };
+}
+
+/** INVARIANT: what a role does is done to what it covers. Lists and batches look at each item themselves. */
+function refuseOutOfScope(path: string, request: unknown, { scope }: CallContext): void {
+  const subject = scope === null ? null : (METHODS.get(path)?.subject?.(request as never) ?? null);
+  if (subject !== null && !covers(scope, subject as SpiffeId)) {
+    throw new EveryhopError("permission-denied", `\`${subject.slice(0, 256)}\` is not among what your role covers`);
+  }
 }
 
 function report(path: string, error: unknown, log: Log): void {

@@ -3,6 +3,7 @@ import type { TLSSocket } from "node:tls";
 import type { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
+import type { Role } from "../../core/entries/role.ts";
 import type { Bundle } from "../../core/spiffe/bundle.ts";
 import { hasLostAuthority } from "../../core/spiffe/distrust.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
@@ -51,6 +52,8 @@ export interface IdentityServerOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Administrators with limits; default: none. */
+  readonly roles?: readonly Role[];
 }
 
 export interface ListenOptions {
@@ -75,6 +78,7 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
   x509: { perSecond: 500, burst: 500 },
   jwt: { perSecond: 500, burst: 500 },
   status: { perSecond: 10, burst: 10 },
+  admin: { perSecond: 100, burst: 500 },
 };
 
 /** Between the end of the streams of who was thrown out, and that of its connections. */
@@ -121,13 +125,14 @@ export class IdentityServer {
     this.authorities = new Cell(bundles.own.value.x509Authorities);
     const issuer = new Issuer(authority, registry, this.#metrics.issued, options.agentTtlMs);
     this.nodes = new Nodes({ store, registry, issuer, clock });
-    this.#callers = new Callers({ registry, store, clock });
+    this.#callers = new Callers({ registry, store, clock, roles: options.roles ?? [] });
     const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
     this.#limiters = {
       attest: limiter("attest"),
       x509: limiter("x509"),
       jwt: limiter("jwt"),
       status: limiter("status"),
+      admin: limiter("admin"),
     };
     const watch = new NodeWatch({ store, registry, bundles, clock });
     this.#services = [
@@ -186,7 +191,7 @@ export class IdentityServer {
     };
     try {
       for (const address of options.listen) {
-        tcp.push(await this.#listenTls(address));
+        tcp.push(await this.#listenTls(address, options));
       }
       const local = await this.#listenAdmin(options);
       const unwatch = [this.#disconnectThrownOut(tcp), this.#disconnectUnproven(tcp)];
@@ -213,11 +218,14 @@ export class IdentityServer {
     }
   }
 
-  async #listenTls(address: { readonly host: string; readonly port: number }): Promise<RpcListener<Caller>> {
+  async #listenTls(
+    address: { readonly host: string; readonly port: number },
+    options: ListenOptions,
+  ): Promise<RpcListener<Caller>> {
     const { log } = this.#options;
     const guarded = this.#guarded((call) => listener.peerOf(call));
     const listener: RpcListener<Caller> = await listenTls<Caller>(address, this.svid, {
-      services: this.#services.map((service) => service(guarded)),
+      services: [...this.#services.map((service) => service(guarded)), this.#admin(options, guarded)],
       identify: (socket) => this.#identify(socket),
       grpc: STREAM_LIMITS,
       onRefused: (error, remote) =>
@@ -226,24 +234,27 @@ export class IdentityServer {
     return listener;
   }
 
-  async #listenAdmin({ adminSocket, admin, seen }: ListenOptions): Promise<RpcListener<Caller>> {
-    const { store, registry } = this.#options;
+  async #listenAdmin(options: ListenOptions): Promise<RpcListener<Caller>> {
     const guarded = this.#guarded((call) => listener.peerOf(call));
-    const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
-      { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
-      ...(await seen()),
-    ];
-    const own = adminService({ store, registry, seen: ownSvid });
-    const listener: RpcListener<Caller> = await listenUnix<Caller>(adminSocket, 0o600, {
+    const listener: RpcListener<Caller> = await listenUnix<Caller>(options.adminSocket, 0o600, {
       services: [
         ...this.#services.map((service) => service(guarded)),
-        guard(Admin, { ...admin, ...own }, guarded),
+        this.#admin(options, guarded),
         guard(Health, healthService(), guarded),
       ],
       identify: (socket) => ({ kind: "local", process: processOf(socket) }),
       grpc: STREAM_LIMITS,
     });
     return listener;
+  }
+
+  #admin({ admin, seen }: ListenOptions, guarded: GuardOptions): Service {
+    const { store, registry } = this.#options;
+    const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
+      { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
+      ...(await seen()),
+    ];
+    return guard(Admin, { ...admin, ...adminService({ store, registry, seen: ownSvid }) }, guarded);
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {

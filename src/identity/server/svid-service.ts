@@ -1,5 +1,6 @@
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import { certificateOutOfScope } from "../../core/entries/role.ts";
 import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
 import { verifyCsr } from "../../core/x509/csr.ts";
 import { dnsNameFault } from "../../core/x509/dns-name.ts";
@@ -15,8 +16,12 @@ import { idFromWire, idToWire, milliseconds, seconds } from "./wire.ts";
 /** spire.api.server.svid.v1.SVID. */
 export function svidService(registry: Registry, issuer: Issuer): GuardedHandlers<typeof SVID> {
   return {
-    async mintX509SVID({ csr, ttl }) {
+    async mintX509SVID({ csr, ttl }, { scope }) {
       const { id, dnsNames } = askedFor(csr, registry);
+      const fault = certificateOutOfScope(scope, id, dnsNames);
+      if (fault !== null) {
+        throw new EveryhopError("permission-denied", fault);
+      }
       return { svid: x509ToWire(await issuer.x509(id, csr, "mint", { ttlMs: ttlMs(ttl), dnsNames })) };
     },
     async mintJWTSVID({ id, audience, ttl }) {

@@ -68,6 +68,7 @@ test("of many entries the revisions come first, in pages, then those that are as
   const done = handlers.syncAuthorizedEntries?.(call as never, {
     caller: { kind: "local", process: null },
     node,
+    scope: null,
     take: async () => {},
   });
   stream.write({ ids: [] });

@@ -6,12 +6,17 @@ import { pathOf, type SpiffeId, spiffeIdFault, trustDomainOf } from "../../core/
 export const seconds = (ms: number | null): bigint => BigInt(Math.floor((ms ?? 0) / 1_000));
 export const milliseconds = (s: bigint | number): number => Number(s) * 1_000;
 
+export interface WireId {
+  readonly trustDomain: string;
+  readonly path: string;
+}
+
 export function idToWire(id: SpiffeId): { trustDomain: string; path: string } {
   return { trustDomain: trustDomainOf(id), path: pathOf(id) };
 }
 
 /** The text of a SPIFFE ID message, not yet checked. A path without its leading slash gets one. */
-export function idText(id: { readonly trustDomain: string; readonly path: string } | undefined): string {
+export function idText(id: WireId | undefined): string {
   if (id === undefined) {
     return "";
   }
@@ -20,10 +25,7 @@ export function idText(id: { readonly trustDomain: string; readonly path: string
 }
 
 /** Errors: `invalid-argument`, with `what` it was for. */
-export function idFromWire(
-  id: { readonly trustDomain: string; readonly path: string } | undefined,
-  what: string,
-): SpiffeId {
+export function idFromWire(id: WireId | undefined, what: string): SpiffeId {
   if (id === undefined) {
     throw new EveryhopError("invalid-argument", `${what} is missing`);
   }
