@@ -517,6 +517,11 @@ export class HttpFront implements PipeHandler {
   }
 
   /** Answers what is under way, then closes. */
+  /** Closes after the answer that is under way, or is next. */
+  retire(): void {
+    this.#draining = true;
+  }
+
   drain(): void {
     this.#draining = true;
     if (this.#state === HEAD && !this.exchange.active && this.#held === null) {

@@ -66,6 +66,8 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   readonly #inbound: Inbound;
   readonly #context: ProxyContext;
   readonly #raw: Socket;
+  /** Which of our SVIDs the peer was shown; null for plaintext. */
+  #own: X509Svid | null = null;
   readonly #startedMs: number;
   #socket: Socket;
   #established = false;
@@ -168,6 +170,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   #proven(socket: TLSSocket, own: X509Svid): void {
+    this.#own = own;
     const { state, clock } = this.#context;
     const facts = this.#known;
     if (facts === null) {
@@ -258,6 +261,10 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   admit(front: HttpFront): Answer | null {
     const facts = this.#known as Facts;
     const { head } = front.exchange;
+    if (this.#own !== null && this.#own !== this.#context.state.svid.value) {
+      // After a rotation the peer is asked to come again: what it believes of us must not outlive the authority it rests on.
+      front.retire();
+    }
     const target = splitTarget(head);
     const path = target === null ? null : facts.enforcer.normalize(target);
     if (path === null) {

@@ -196,6 +196,17 @@ describe("a sidecar's life", () => {
       assert.ok(done >= 200);
     });
 
+    it("asks a peer that was shown the SVID before to come again, after the answer", async () => {
+      const { inboundPort, sidecar } = mesh.member("shop");
+      const socket = await mtls(inboundPort, testSvid(mesh.ca, id("caller")));
+      const answered = untilMatch(socket, /GET \/1 0$/);
+      socket.write(`GET /1 HTTP/1.1\r\n${HOST}\r\n`);
+      await answered;
+      sidecar.state.svid.set(testSvid(mesh.ca, id("shop")));
+      const rest = await untilClosed(socket, `GET /2 HTTP/1.1\r\n${HOST}\r\n`);
+      assert.match(rest, /^HTTP\/1\.1 200 .*\r\nconnection: close\r\n.*GET \/2 0$/is);
+    });
+
     it("goes on through a rotation of the CA whose old root expires, and ends when a root is taken out", async () => {
       const tcp = await plain(mesh.member("caller").outboundPort("db"));
       const say = async (word: string) => {

@@ -79,6 +79,7 @@ function steadyLoad(mesh: MeshDocument, connections: number) {
     }
   });
   return {
+    asked: () => asked,
     async stop() {
       running = false;
       await Promise.all(loops);
@@ -112,6 +113,47 @@ test("SVIDs and the CA rotate under steady load without one dropped connection",
   assert.deepEqual(failures, []);
   assert.equal(sockets, 4, "connections were dropped");
   assert(serials.size >= 4, `${serials.size} SVIDs seen`);
+});
+
+test("a signing key is replaced, tainted and revoked under steady load without one failed request", async (t) => {
+  const dir = folder(t, SMALL_MESH);
+  const mesh = await up(t, dir);
+  const authority = async (...args: string[]) => {
+    const { code, stdout, stderr } = await everyhop(["authority", ...args, "--dir", dir, "--json"]);
+    assert.equal(code, 0, stdout + stderr);
+    return JSON.parse(stdout);
+  };
+  const serials = async () => {
+    const { identities } = JSON.parse((await everyhop(["status", "--dir", dir, "--json"])).stdout);
+    return new Map<string, string>(
+      identities.map(({ spiffeId, serial }: { spiffeId: string; serial: string }) => [spiffeId, serial]),
+    );
+  };
+  const load = steadyLoad(mesh, 4);
+  const old = (await authority("show")).active.authorityId;
+  const { authorityId: next } = await authority("prepare");
+  const bundle = join(mesh.stateDir, "agent", "keys", "bundle.json");
+  await until("the agent has the new key", () => JSON.parse(readFileSync(bundle, "utf8")).authorities.length === 2);
+  await authority("activate", "--authority-id", next);
+  const before = await serials();
+  await authority("taint", "--authority-id", old);
+  await until("every identity has a new certificate", async () => {
+    const after = await serials();
+    return [...before].every(([id, serial]) => after.get(id) !== serial);
+  });
+  const seen = load.asked();
+  await until("requests go on", () => load.asked() > seen + 100);
+  await authority("revoke", "--authority-id", old);
+  await until("the agent has forgotten the old key", () => {
+    return JSON.parse(readFileSync(bundle, "utf8")).authorities.length === 1;
+  });
+  const revoked = load.asked();
+  await until("requests go on", () => load.asked() > revoked + 100);
+  const { asked, failures } = await load.stop();
+  t.diagnostic(`${asked} requests`);
+  assert.deepEqual(failures, []);
+  const agents = JSON.parse((await everyhop(["agent", "list", "--dir", dir, "--json"])).stdout).agents;
+  assert.equal(agents.length, 1);
 });
 
 test("server and agent may be killed: what runs keeps running, and they come back", async (t) => {
