@@ -28,6 +28,7 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
     brokerSocket: "/run/everyhop/broker.sock",
     adminSocket: join(dir, "data", "admin.sock"),
     brokers: ["spiffe://example.com/everyhop/sidecar"],
+    workloadAttestors: { unix: {} },
     metrics: null,
     logLevel: "info",
   });
@@ -63,6 +64,12 @@ test("what is wrong is said with its place and a suggestion", () => {
     [`${MINIMUM}logLevel: loud\n`, /expected one of/, 5],
     [`${MINIMUM}socket: /${"x".repeat(120)}\n`, /too long for a socket/, 5],
     [`${MINIMUM}socket: [a\n`, /./, 5],
+    [`${MINIMUM}workloadAttestors: {unix: {}, systemd: }\n`, /`systemd` has no value/, 5],
+    [`${MINIMUM}workloadAttestors: {}\n`, /names no attestor/, 5],
+    [`${MINIMUM}workloadAttestors: {dockre: {}}\n`, /unknown field `dockre`/, 5],
+    [`${MINIMUM}workloadAttestors: {docker: {socket: docker.sock}}\n`, /not an absolute path/, 5],
+    [`${MINIMUM}workloadAttestors: {docker: {rootlessPodmanSocket: /run/podman.sock}}\n`, /needs one `%d`/, 5],
+    [`${MINIMUM}workloadAttestors: {unix: {workloadSizeLimit: -2}}\n`, /-2 is not between/, 5],
   ];
   for (const [text, message, line] of table) {
     assert.throws(

@@ -17,6 +17,7 @@ import {
 import { parseYaml } from "../core/base/yaml.ts";
 import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import type { Level } from "../io/log.ts";
+import { DEFAULT_WORKLOAD_ATTESTORS, WORKLOAD_ATTESTORS, type WorkloadAttestorsConfig } from "./workload-attestors.ts";
 
 export interface AgentConfig {
   readonly trustDomain: TrustDomain;
@@ -31,6 +32,7 @@ export interface AgentConfig {
   readonly brokerSocket: string;
   readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
+  readonly workloadAttestors: WorkloadAttestorsConfig;
   /** `host:port`; null: none are served. */
   readonly metrics: string | null;
   readonly logLevel: Level;
@@ -66,6 +68,7 @@ const SHAPE = object({
   brokerSocket: optional(string({ what: "the path of a socket" })),
   adminSocket: optional(string({ what: "the path of a socket" })),
   brokers: optional(list(spiffeId)),
+  workloadAttestors: optional(WORKLOAD_ATTESTORS),
   metrics: optional(hostPort()),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
 });
@@ -100,7 +103,7 @@ export function loadAgentConfig(file: string): AgentConfig {
   const given = validated.value;
   const further: Issue[] = [];
   const fault = (path: string, message: string, hint: string) =>
-    further.push({ code: "config-invalid", severity: "error", message, hint, ...document.place([path]) });
+    further.push({ code: "config-invalid", severity: "error", message, hint, ...document.place(path.split(".")) });
   const at = (path: string) => resolve(dirname(file), path.replace(/^unix:(\/\/)?/, ""));
   const { socket = DEFAULT_SOCKET, brokerSocket = DEFAULT_BROKER_SOCKET } = given;
   const adminSocket =
@@ -114,6 +117,19 @@ export function loadAgentConfig(file: string): AgentConfig {
   if (given.joinToken !== undefined && given.joinTokenFile !== undefined) {
     fault("joinTokenFile", "`joinToken` is given already", "give one of the two");
   }
+  const attestors = (document.value as { workloadAttestors?: object | null }).workloadAttestors;
+  for (const [kind, settings] of Object.entries(attestors ?? {})) {
+    if (settings === null) {
+      fault(
+        `workloadAttestors.${kind}`,
+        `\`${kind}\` has no value`,
+        `write \`${kind}: {}\` to have it with its defaults`,
+      );
+    }
+  }
+  if (attestors !== undefined && Object.keys(attestors ?? {}).length === 0) {
+    fault("workloadAttestors", "names no attestor: no workload would get an identity", "write `unix: {}` at least");
+  }
   if (further.length > 0) {
     throw configError(further);
   }
@@ -126,6 +142,7 @@ export function loadAgentConfig(file: string): AgentConfig {
     trustBundle: at(given.trustBundle),
     ...sockets,
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],
+    workloadAttestors: given.workloadAttestors ?? DEFAULT_WORKLOAD_ATTESTORS,
     metrics: given.metrics ?? null,
     logLevel: given.logLevel ?? "info",
   };

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { RunningAgent } from "../identity/agent/agent.ts";
 
 /** The agent's metrics. Identities are no labels: their number has no bound. */
@@ -41,5 +41,23 @@ export function agentMetrics(agent: RunningAgent): Registry {
     "open connections to the broker endpoint",
     () => agent.connections().broker,
   );
+  attestationCounter(registry, agent);
   return registry;
+}
+
+/** By attestor and outcome: a kind that fails for every process is a broken configuration, not a workload's fault. */
+function attestationCounter(registry: Registry, agent: RunningAgent): void {
+  new Counter({
+    name: "everyhop_agent_workload_attestations_total",
+    help: "how often each workload attestor answered, or failed and was left out",
+    labelNames: ["attestor", "outcome"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [attestor, { answered, failed }] of agent.attestations()) {
+        this.inc({ attestor, outcome: "answered" }, answered);
+        this.inc({ attestor, outcome: "failed" }, failed);
+      }
+    },
+  });
 }

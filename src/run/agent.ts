@@ -1,12 +1,12 @@
 /** The agent's process. */
 import { EveryhopError } from "../core/base/errors.ts";
 import { type RunningAgent, startAgent } from "../identity/agent/agent.ts";
-import { unixAttestor } from "../identity/attest/workload/unix/unix.ts";
 import { systemClock } from "../io/clock.ts";
 import { type HttpListener, listenHttp } from "../io/http.ts";
 import type { Log } from "../io/log.ts";
 import { type AgentConfig, readJoinToken } from "./agent-config.ts";
 import { agentMetrics } from "./agent-metrics.ts";
+import { makeWorkloadAttestors } from "./workload-attestors.ts";
 
 /** What one line on standard output says when all is ready. */
 export interface AgentReady {
@@ -37,7 +37,7 @@ export async function runAgent(config: AgentConfig, log: Log): Promise<AgentProc
   const agent = await startAgent({
     ...config,
     joinToken: readJoinToken(config),
-    attestors: [unixAttestor(() => systemClock.now())],
+    attestors: makeWorkloadAttestors(config.workloadAttestors),
     clock: systemClock,
     random: Math.random,
     log,

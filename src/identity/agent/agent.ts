@@ -13,7 +13,7 @@ import type { Log } from "../../io/log.ts";
 import { proveByJoinToken } from "../attest/node/join-token/prove.ts";
 import type { WorkloadAttestor } from "../attest/workload/attest.ts";
 import { serveAgentAdmin } from "./admin.ts";
-import { ProcessWatch } from "./attested.ts";
+import { type AttestorTally, ProcessWatch } from "./attested.ts";
 import { serveBroker } from "./broker.ts";
 import { IdentityCache } from "./cache.ts";
 import { Callers } from "./callers.ts";
@@ -66,6 +66,8 @@ export interface RunningAgent {
   connections(): { readonly workload: number; readonly broker: number };
   /** Processes that streams are open for, each as often as it has streams. */
   watchedProcesses(): number;
+  /** What each workload attestor has done so far. */
+  attestations(): ReadonlyMap<string, AttestorTally>;
   /** Resolves when it was closed; rejects where it cannot go on. */
   readonly ended: Promise<void>;
   close(): Promise<void>;
@@ -201,6 +203,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
       cache,
       sync: sync.state,
       watchedProcesses: () => processes.size,
+      attestations: () => processes.tally,
       connections: () => ({ workload: callers.workload.count, broker: callers.broker.count }),
       ended: stopped,
       close: async () => {

@@ -10,8 +10,6 @@ import { changeBetween, observe, type ProcessReference } from "../attest/workloa
 const EXIT_MS = 100;
 /** Each is looked at every so many of these rounds for what no descriptor tells: another program, user or parent. */
 const CHANGE_ROUNDS = 10;
-/** Attestations at once; more wait. */
-const MAX_ATTESTING = 32;
 
 export interface AttestorOptions {
   readonly attestors: readonly WorkloadAttestor[];
@@ -20,12 +18,16 @@ export interface AttestorOptions {
   readonly log: Log;
 }
 
+export interface AttestorTally {
+  readonly answered: number;
+  readonly failed: number;
+}
+
 /** Attests processes, and watches those that streams are open for. */
 export class ProcessWatch {
   readonly #options: AttestorOptions;
   readonly #watched = new Set<AttestedProcess>();
-  readonly #waiting: (() => void)[] = [];
-  #attesting = 0;
+  readonly #tally = new Map<string, AttestorTally>();
   #round = 0;
   #cancelTick: (() => void) | null = null;
   #closed = false;
@@ -41,16 +43,15 @@ export class ProcessWatch {
   /** Attests once. Errors: as `attestWorkload`. */
   async attest(reference: ProcessReference, needed = this.#options.needed): Promise<Attestation> {
     const { attestors, log } = this.#options;
-    if (this.#attesting >= MAX_ATTESTING) {
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    }
-    this.#attesting += 1;
-    try {
-      return await attestWorkload(reference, attestors, needed, log);
-    } finally {
-      this.#attesting -= 1;
-      this.#waiting.shift()?.();
-    }
+    return attestWorkload(reference, attestors, needed, log, (kind, good) => {
+      const { answered, failed } = this.#tally.get(kind) ?? { answered: 0, failed: 0 };
+      this.#tally.set(kind, { answered: answered + Number(good), failed: failed + Number(!good) });
+    });
+  }
+
+  /** What each attestor has done so far, by its kind. */
+  get tally(): ReadonlyMap<string, AttestorTally> {
+    return this.#tally;
   }
 
   /** Attests, and watches until `close`. The reference's pidfd stays the caller's. */

@@ -1,4 +1,4 @@
-import { toEveryhopError } from "../../../core/base/errors.ts";
+import { EveryhopError, toEveryhopError } from "../../../core/base/errors.ts";
 import { type Selector, selectorFault } from "../../../core/entries/selector.ts";
 import type { Log } from "../../../io/log.ts";
 import { confirm, type Observation, observe, type ProcessReference } from "./observe.ts";
@@ -6,7 +6,10 @@ import { confirm, type Observation, observe, type ProcessReference } from "./obs
 /** One way to say what a process is. Several run side by side; what they say is put together. */
 export interface WorkloadAttestor {
   readonly kind: string;
-  /** Selectors as `type:value`. `needed` says whether any entry asks for selectors that begin so: dear ones may be left out. */
+  /**
+   * Selectors as `type:value`; none where the process is not of its world (no container, no unit). `needed` says whether any entry
+   * asks for selectors that begin so: dear ones may be left out. Bounds its own work. Errors: any, which leaves it out.
+   */
   attest(process: Observation, needed: (prefix: string) => boolean): Promise<readonly string[]>;
 }
 
@@ -14,12 +17,25 @@ export interface Attestation {
   /** Sorted, each once. */
   readonly selectors: readonly Selector[];
   readonly process: Observation;
+  /** How each attestor fared, in their order. */
+  readonly outcomes: readonly AttestorOutcome[];
 }
+
+export interface AttestorOutcome {
+  readonly kind: string;
+  /** Why its selectors are not there; null where it answered. */
+  readonly error: EveryhopError | null;
+  /** How many selectors it found. */
+  readonly selectors: number;
+}
+
+/** More selectors than this of one attestor are no workload's: the rest is left out. */
+const MAX_SELECTORS = 2_000;
 
 /**
  * Attests a process. INVARIANT: what is said holds for one process image: it is looked at before and after, and a process
- * that exits, becomes another program or changes its user, groups or parent in between gets nothing.
- * An attestor that fails is left out (entries that ask for its selectors do not match). Errors: `not-found` where the process
+ * that exits, becomes another program or changes its user, groups, control groups or parent in between gets nothing.
+ * An attestor that fails is left out (entries that ask for its selectors do not match); `count` hears how each fared. Errors: `not-found` where the process
  * is gone, `permission-denied` where it changed, `unavailable` where every attestor failed.
  */
 export async function attestWorkload(
@@ -27,32 +43,30 @@ export async function attestWorkload(
   attestors: readonly WorkloadAttestor[],
   needed: (prefix: string) => boolean,
   log: Log,
+  count: (kind: string, good: boolean) => void = () => {},
 ): Promise<Attestation> {
   const process = observe(reference);
-  const results = await Promise.allSettled(attestors.map((attestor) => attestor.attest(process, needed)));
+  const results = await Promise.allSettled(attestors.map(async (attestor) => attestor.attest(process, needed)));
   const selectors = new Set<Selector>();
-  let failures = 0;
-  for (const [index, result] of results.entries()) {
-    if (result.status === "fulfilled") {
-      for (const selector of result.value) {
-        // A path of absurd length is no selector that an entry could have.
-        if (selectorFault(selector) === null) {
-          selectors.add(selector as Selector);
-        }
-      }
-    } else {
-      failures += 1;
-      log.warn("a workload attestor failed", {
-        attestor: attestors[index]?.kind,
-        pid: process.pid,
-        error: result.reason,
-      });
+  const outcomes = results.map((result, index): AttestorOutcome => {
+    const kind = attestors[index]?.kind ?? "";
+    count(kind, result.status === "fulfilled");
+    if (result.status === "rejected") {
+      const error = toEveryhopError(result.reason);
+      log.warn("a workload attestor failed", { attestor: kind, pid: process.pid, error, hint: error.hint });
+      return { kind, error, selectors: 0 };
     }
-  }
+    // A path of absurd length is no selector that an entry could have.
+    const good = result.value.slice(0, MAX_SELECTORS).filter((selector) => selectorFault(selector) === null);
+    for (const selector of good) {
+      selectors.add(selector as Selector);
+    }
+    return { kind, error: null, selectors: good.length };
+  });
   confirm(reference, process);
-  if (failures === attestors.length) {
-    const reason = results[0]?.status === "rejected" ? results[0].reason : "no attestor";
-    throw toEveryhopError(reason);
+  if (outcomes.every(({ error }) => error !== null)) {
+    const reasons = outcomes.map(({ kind, error }) => `${kind}: ${error?.message}`).join("; ");
+    throw new EveryhopError("unavailable", `every workload attestor failed: ${reasons}`);
   }
-  return { selectors: [...selectors].sort(), process };
+  return { selectors: [...selectors].sort(), process, outcomes };
 }

@@ -1,5 +1,6 @@
 /** Looking at a process twice: what was attested in between is believed only where both looks show the same one. */
 import { EveryhopError } from "../../../core/base/errors.ts";
+import { processCgroupText } from "../../../io/cgroup.ts";
 import { exitedPidfds, type PeerCredentials } from "../../../io/peer.ts";
 import {
   type Executable,
@@ -25,6 +26,8 @@ export interface Observation extends ProcessStatus {
   readonly pid: number;
   readonly startTime: string;
   readonly executable: Executable | null;
+  /** Text of /proc/PID/cgroup; empty where we may not know. */
+  readonly cgroups: string;
   /** Null where its parent is outside of what we see. */
   readonly parent: ParentObservation | null;
 }
@@ -50,7 +53,8 @@ export function observe(reference: ProcessReference): Observation {
   if (caller !== null && imageName(stat.startTime, executable) !== caller.image) {
     throw new EveryhopError("permission-denied", `process ${pid} became another program since it connected`);
   }
-  return { pid, startTime: stat.startTime, ...status, executable, parent: observeParent(stat.parentPid) };
+  const cgroups = processCgroupText(pid);
+  return { pid, startTime: stat.startTime, ...status, executable, cgroups, parent: observeParent(stat.parentPid) };
 }
 
 function observeParent(pid: number): ParentObservation | null {
@@ -90,6 +94,9 @@ export function changeBetween(before: Observation, after: Observation): string |
   }
   if (before.groups.join() !== after.groups.join()) {
     return "changed its groups";
+  }
+  if (before.cgroups !== after.cgroups) {
+    return "moved to another control group";
   }
   const { parent: was } = before;
   const { parent: is } = after;

@@ -13,8 +13,12 @@ const CHUNK_BYTES = 1 << 20;
 /** A file changed this recently could change again within one tick of its file system's clock: its digest is not kept. */
 const SETTLED_MS = 2_000;
 
-/** Digests of files, remembered by identity (device, inode, size and both times); `now` in ms. */
-export function makeFileDigests(now: () => number): FileDigests {
+/**
+ * Digests of files, remembered by identity (device, inode, size and both times); `now` in ms. Files larger than `limit` bytes have
+ * none: 0 leaves it at 1 GiB, negative means no file at all.
+ */
+export function makeFileDigests(now: () => number, limit = 0): FileDigests {
+  const maxBytes = limit > 0 && BigInt(limit) < MAX_FILE_BYTES ? BigInt(limit) : MAX_FILE_BYTES;
   const remembered = new Map<string, string>();
   const running = new Map<string, Promise<string | null>>();
   async function hash(path: string, identity: FileIdentity, key: string): Promise<string | null> {
@@ -30,6 +34,9 @@ export function makeFileDigests(now: () => number): FileDigests {
   return {
     digest(path, identity) {
       const { device, inode, size, modifiedNs, changedNs } = identity;
+      if (limit < 0 || size > maxBytes) {
+        return Promise.resolve(null);
+      }
       const key = `${device}:${inode}:${size}:${modifiedNs}:${changedNs}`;
       const known = remembered.get(key);
       if (known !== undefined) {
@@ -43,9 +50,6 @@ export function makeFileDigests(now: () => number): FileDigests {
 }
 
 async function hashFile(path: string, identity: FileIdentity): Promise<string | null> {
-  if (identity.size > MAX_FILE_BYTES) {
-    return null;
-  }
   const file = await open(path).catch(() => null);
   if (file === null) {
     return null;

@@ -16,6 +16,7 @@
 import { basename } from "node:path";
 import { fileIdentity, sameFile } from "../../../../io/process.ts";
 import type { WorkloadAttestor } from "../attest.ts";
+import { limitAtOnce } from "../limit.ts";
 import type { Observation, ParentObservation } from "../observe.ts";
 import { type FileDigests, makeFileDigests } from "./digest.ts";
 import { groupName, userName } from "./names.ts";
@@ -29,20 +30,37 @@ interface Files {
 
 const MAX_REMEMBERED_PATHS = 10_000;
 
+export interface UnixOptions {
+  /** Whether to say which program, script and parent it is; default: true. */
+  readonly discoverWorkloadPath?: boolean;
+  /** Larger files have no digest, in bytes; 0: as far as `makeFileDigests` goes; negative: no file has one. As SPIRE's. */
+  readonly workloadSizeLimit?: number;
+}
+
+/** Attestations at once: each may read whole files. */
+const MAX_AT_ONCE = 32;
+
 /** The unix attestor; `now` in ms, for the cache of digests. */
-export function unixAttestor(now: () => number): WorkloadAttestor {
-  const files: Files = { digests: makeFileDigests(now), paths: new Map() };
+export function unixAttestor(now: () => number, options: UnixOptions = {}): WorkloadAttestor {
+  const { discoverWorkloadPath = true, workloadSizeLimit = 0 } = options;
+  const files: Files = { digests: makeFileDigests(now, workloadSizeLimit), paths: new Map() };
+  const limited = limitAtOnce(MAX_AT_ONCE);
   return {
     kind: "unix",
-    async attest(process, needed) {
-      const parts = await Promise.all([
-        credentialSelectors(process),
-        executableSelectors("unix", process, files, needed),
-        scriptSelectors(process, files.digests, needed),
-        parentSelectors(process, files, needed),
-      ]);
-      return [`unix:process:${process.pid}:${process.startTime}`, ...parts.flat()];
-    },
+    attest: (process, needed) =>
+      limited(async () => {
+        const parts = await Promise.all([
+          credentialSelectors(process),
+          ...(discoverWorkloadPath
+            ? [
+                executableSelectors("unix", process, files, needed),
+                scriptSelectors(process, files.digests, needed),
+                parentSelectors(process, files, needed),
+              ]
+            : []),
+        ]);
+        return [`unix:process:${process.pid}:${process.startTime}`, ...parts.flat()];
+      }),
   };
 }
 
