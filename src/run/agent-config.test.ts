@@ -29,6 +29,12 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
     adminSocket: join(dir, "data", "admin.sock"),
     brokers: ["spiffe://example.com/everyhop/sidecar"],
     workloadAttestors: { unix: {} },
+    sds: {
+      defaultSvidName: "default",
+      defaultBundleName: "ROOTCA",
+      defaultAllBundlesName: "ALL",
+      disableSpiffeCertValidation: false,
+    },
     metrics: null,
     logLevel: "info",
   });
@@ -37,6 +43,14 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
 test("the servers are one or a list", () => {
   const several = MINIMUM.replace("localhost:8081", "[a:8081, b:8081, 'a:8081']");
   assert.deepEqual(load(several).servers, ["a:8081", "b:8081"]);
+});
+
+test("the names that Envoy asks by can be others", () => {
+  const { sds } = load(`${MINIMUM}sds: {defaultSvidName: mine, disableSpiffeCertValidation: true}\n`);
+  assert.deepEqual(
+    [sds.defaultSvidName, sds.defaultBundleName, sds.disableSpiffeCertValidation],
+    ["mine", "ROOTCA", true],
+  );
 });
 
 test("a token comes from the configuration or a file; a file that is not there (any more) is none", () => {

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { configError, EveryhopError, type Issue } from "../core/base/errors.ts";
 import {
+  boolean,
   list,
   object,
   oneOf,
@@ -16,6 +17,7 @@ import {
 } from "../core/base/validate.ts";
 import { parseYaml } from "../core/base/yaml.ts";
 import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import { SDS_DEFAULTS, type SdsOptions } from "../identity/agent/sds-secrets.ts";
 import type { Level } from "../io/log.ts";
 import { DEFAULT_WORKLOAD_ATTESTORS, WORKLOAD_ATTESTORS, type WorkloadAttestorsConfig } from "./workload-attestors.ts";
 
@@ -33,6 +35,8 @@ export interface AgentConfig {
   readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
   readonly workloadAttestors: WorkloadAttestorsConfig;
+  /** Names under which Envoy asks for secrets. */
+  readonly sds: SdsOptions;
   /** `host:port`; null: none are served. */
   readonly metrics: string | null;
   readonly logLevel: Level;
@@ -69,6 +73,14 @@ const SHAPE = object({
   adminSocket: optional(string({ what: "the path of a socket" })),
   brokers: optional(list(spiffeId)),
   workloadAttestors: optional(WORKLOAD_ATTESTORS),
+  sds: optional(
+    object({
+      defaultSvidName: optional(string()),
+      defaultBundleName: optional(string()),
+      defaultAllBundlesName: optional(string()),
+      disableSpiffeCertValidation: optional(boolean()),
+    }),
+  ),
   metrics: optional(hostPort()),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
 });
@@ -143,6 +155,7 @@ export function loadAgentConfig(file: string): AgentConfig {
     ...sockets,
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],
     workloadAttestors: given.workloadAttestors ?? DEFAULT_WORKLOAD_ATTESTORS,
+    sds: { ...SDS_DEFAULTS, ...given.sds },
     metrics: given.metrics ?? null,
     logLevel: given.logLevel ?? "info",
   };

@@ -28,6 +28,7 @@ import {
   saveAuthorities,
   saveOwnIdentity,
 } from "./own-identity.ts";
+import { SDS_DEFAULTS, type SdsOptions } from "./sds-secrets.ts";
 import { connectAnyServer } from "./servers.ts";
 import { NodeSync, type SyncState } from "./sync.ts";
 import { serveWorkloadApi } from "./workload-api.ts";
@@ -48,6 +49,7 @@ export interface AgentOptions {
   /** For the agent's own user alone. */
   readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
+  readonly sds?: SdsOptions;
   readonly attestors: readonly WorkloadAttestor[];
   readonly clock: Clock;
   readonly random: () => number;
@@ -174,7 +176,12 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
     await Promise.all(closers.map((closeOne) => closeOne()));
   };
   try {
-    const workloadApi = await serveWorkloadApi({ ...shared, callers: callers.workload, socket: options.socket });
+    const workloadApi = await serveWorkloadApi({
+      ...shared,
+      callers: callers.workload,
+      socket: options.socket,
+      sds: options.sds ?? SDS_DEFAULTS,
+    });
     closers.push(() => workloadApi.close());
     const brokers = new Set(options.brokers);
     const broker = await serveBroker({

@@ -19,7 +19,8 @@ export const LIMITS = {
   maxConnections: MAX_CONNECTIONS,
   grpc: {
     "grpc.max_concurrent_streams": 256,
-    "grpc.max_receive_message_length": 64 * 1024,
+    // Envoy's first request lists all of its extensions.
+    "grpc.max_receive_message_length": 256 * 1024,
     "grpc.max_metadata_size": 8 * 1024,
   },
 };

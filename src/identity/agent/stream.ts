@@ -1,5 +1,5 @@
 /** One stream of identities or bundles to one workload (or to its broker), kept as the cache and the process are. */
-import type { ServerWritableStream } from "@grpc/grpc-js";
+import type { ServerDuplexStream, ServerWritableStream } from "@grpc/grpc-js";
 import type { Selector } from "../../core/entries/selector.ts";
 import type { Log } from "../../io/log.ts";
 import { type CallEnd, Ended } from "./answer.ts";
@@ -15,7 +15,7 @@ export type Rendered =
   | { readonly kind: "end"; readonly end: CallEnd };
 
 export interface StreamOptions {
-  readonly call: ServerWritableStream<unknown, unknown>;
+  readonly call: ServerWritableStream<unknown, unknown> | ServerDuplexStream<unknown, unknown>;
   readonly process: AttestedProcess;
   readonly cache: IdentityCache;
   readonly render: (selectors: readonly Selector[]) => Rendered;
@@ -26,11 +26,18 @@ export interface StreamOptions {
   readonly onEnd?: () => void;
 }
 
+export interface RunningStream {
+  /** Something other than cache or process changed: what to tell is looked at again. */
+  update(): void;
+  /** The caller has left. */
+  leave(): void;
+}
+
 /**
  * Serves until the caller leaves, the process is gone or it has no identity any more.
  * INVARIANT: before anything new is sent the process is looked at again: a key goes to the process it is for, or nowhere.
  */
-export function serveStream(options: StreamOptions): void {
+export function serveStream(options: StreamOptions): RunningStream {
   const { call, process, cache } = options;
   const stream = new IdentityStream(options);
   const update = () => stream.update();
@@ -50,6 +57,7 @@ export function serveStream(options: StreamOptions): void {
     stream.leave();
   }
   update();
+  return stream;
 }
 
 class IdentityStream {

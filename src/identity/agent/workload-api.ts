@@ -1,4 +1,4 @@
-/** The SPIFFE Workload API on a unix socket. SPEC: SPIFFE_Workload_API, SPIFFE_Workload_Endpoint. */
+/** The SPIFFE Workload API on a unix socket, and beside it Envoy's SDS. SPEC: SPIFFE_Workload_API, SPIFFE_Workload_Endpoint. */
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { Metadata, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
 import { status as Status } from "@grpc/grpc-js";
@@ -26,6 +26,8 @@ import { type Caller, type Callers, LIMITS } from "./callers.ts";
 import { nodeFailure } from "./failure.ts";
 import type { JwtSvids } from "./jwt-svids.ts";
 import { type Render, renderers } from "./render.ts";
+import { sdsService } from "./sds.ts";
+import type { SdsOptions } from "./sds-secrets.ts";
 import { serveStream } from "./stream.ts";
 
 export interface WorkloadApiOptions {
@@ -34,6 +36,7 @@ export interface WorkloadApiOptions {
   readonly processes: ProcessWatch;
   readonly jwtSvids: JwtSvids;
   readonly callers: Callers;
+  readonly sds: SdsOptions;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -45,9 +48,10 @@ const FOREIGN_CLAIMS = new Set(["sub", "aud", "exp"]);
 /** Serves until closed. Errors: `port-in-use`, `unavailable`. */
 export async function serveWorkloadApi(options: WorkloadApiOptions): Promise<RpcListener<Caller>> {
   const { callers } = options;
-  const api = new WorkloadApi(options, (call) => listener.peerOf(call));
+  const callerOf = (call: { getPeer(): string }) => listener.peerOf(call);
+  const api = new WorkloadApi(options, callerOf);
   const listener = await listenUnix<Caller>(options.socket, SOCKET_MODE, {
-    services: [{ service: SpiffeWorkloadAPI, handlers: api.handlers() }],
+    services: [{ service: SpiffeWorkloadAPI, handlers: api.handlers() }, sdsService({ ...options, callerOf })],
     identify: (socket) => callers.admit(socket),
     onGone: (caller) => callers.forget(caller),
     onRefused: (error) => options.log.warn("refused a connection", { error }),
