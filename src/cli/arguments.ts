@@ -85,3 +85,20 @@ export function idOfWire(id: { readonly trustDomain: string; readonly path: stri
 export function timeOfWire(value: bigint): string | null {
   return value === 0n ? null : new Date(Number(value) * 1_000).toISOString();
 }
+
+/** A duration such as `90s`, in milliseconds. */
+export function duration(value: string): number {
+  const ms = parseDurationMs(value);
+  if (ms === null) {
+    throw new InvalidArgumentError("not a duration: write it as `90s`, `10m` or `1h30m`");
+  }
+  return ms;
+}
+
+export function percent(value: string): number {
+  const number = Number(value.replace(/%$/, ""));
+  if (value.trim() === "" || !(number >= 0 && number <= 100)) {
+    throw new InvalidArgumentError("not a percentage: a number from 0 to 100");
+  }
+  return number;
+}

@@ -1,23 +1,21 @@
 import type { Command } from "commander";
 import { findingIssue, findingsOf } from "../core/policy/lint/findings.ts";
 import { parseResources } from "../core/policy/parse.ts";
-import { type MeshFlags, readMesh, readPolicyFiles, readWorkloads } from "./policy-files.ts";
+import { readPolicyFiles } from "./policy-files.ts";
+import { type MeshFlags, meshOptions, readMesh, readWorkloads } from "./policy-mesh.ts";
 import { formatIssueForPeople, note, print, printJson } from "./ui.ts";
 
 interface Flags extends MeshFlags {
-  readonly mesh?: string;
   readonly json?: boolean;
 }
 
 export function defineCheck(policy: Command): void {
-  policy
-    .command("check")
-    .description("parse and lint resources; every issue with its place and a suggestion")
-    .argument("<path...>", "files and folders of resources")
-    .option("--root-namespace <namespace>", "where mesh-wide policy lives")
-    .option("--trust-domain <domain>", "the mesh's trust domain")
-    .option("--mesh-config <file>", "meshConfig under Istio's names")
-    .option("--mesh <file>", "an everyhop.yaml, whose services selectors are compared with")
+  meshOptions(
+    policy
+      .command("check")
+      .description("parse and lint resources; every issue with its place and a suggestion")
+      .argument("<path...>", "files and folders of resources"),
+  )
     .option("--json", "one JSON document")
     .action((paths: string[], flags: Flags) => {
       process.exitCode = check(paths, flags);

@@ -6,7 +6,8 @@ import { type Answer, Decider, type Prepared, verdictOf } from "../core/policy/d
 import { type DecisionRequest, idOf, readDecisionRequest } from "../core/policy/decision-request.ts";
 import { parseResources } from "../core/policy/parse.ts";
 import type { Resource } from "../core/policy/resources.ts";
-import { type MeshFlags, readMesh, readPolicyFiles } from "./policy-files.ts";
+import { readPolicyFiles } from "./policy-files.ts";
+import { type MeshFlags, meshOptions, readMesh } from "./policy-mesh.ts";
 import { print, printJson } from "./ui.ts";
 
 interface Flags extends MeshFlags {
@@ -19,16 +20,14 @@ interface Flags extends MeshFlags {
 
 export function defineDecide(policy: Command): void {
   const collect = (path: string, paths: readonly string[]): string[] => [...paths, path];
-  policy
-    .command("decide")
-    .description("decide requests, one JSON line each, as a sidecar would")
-    .requiredOption("--policies <path>", "file or folder of resources; may be repeated", collect, [])
-    .requiredOption("--requests <file>", "JSON lines; - is standard input")
-    .option("--explain", "with every compared field and, for a denial, the nearest miss")
-    .option("--root-namespace <namespace>", "where mesh-wide policy lives (istio-system)")
-    .option("--trust-domain <domain>", "the mesh's trust domain (cluster.local)")
-    .option("--path-normalization <mode>", "NONE, BASE, MERGE_SLASHES or DECODE_AND_MERGE_SLASHES")
-    .option("--mesh-config <file>", "meshConfig under Istio's names")
+  meshOptions(
+    policy
+      .command("decide")
+      .description("decide requests, one JSON line each, as a sidecar would")
+      .requiredOption("--policies <path>", "file or folder of resources; may be repeated", collect, [])
+      .requiredOption("--requests <file>", "JSON lines; - is standard input")
+      .option("--explain", "with every compared field and, for a denial, the nearest miss"),
+  )
     .option("--stats", "end with a line of measurements")
     .option("--json", "JSON lines")
     .action(async (flags: Flags) => {

@@ -33,7 +33,8 @@ export function parseYaml(text: string, file?: string): YamlFile {
     const { line, col } = lines.linePos(offset);
     return { ...(file === undefined ? {} : { file }), line, column: col };
   };
-  const parsed = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false });
+  // `merge`: `<<: *anchor`, as Kubernetes reads YAML.
+  const parsed = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false, merge: true });
   for (const [index, document] of (Array.isArray(parsed) ? parsed : []).entries()) {
     if (document.errors.length > 0) {
       for (const error of document.errors) {

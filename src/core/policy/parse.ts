@@ -86,7 +86,7 @@ function parseDocument(document: YamlDocument, order: number, issues: Issue[]): 
   }
   const reader = typeof kind === "string" ? READERS[kind as ResourceKind] : undefined;
   if (reader === undefined) {
-    const near = typeof kind === "string" ? suggest(kind, Object.keys(READERS)) : null;
+    const near = typeof kind === "string" ? suggest(kind, [...Object.keys(READERS), "PolicyTest"]) : null;
     report.fault(
       ["kind"],
       kind === undefined ? "`kind` is missing" : `unknown kind \`${String(kind)}\``,

@@ -5,12 +5,21 @@ import type { MeshConfig } from "../mesh-config.ts";
 import type { AuthorizationPolicy, Resource } from "../resources.ts";
 import type { WorkloadScope } from "../select.ts";
 
+/** A workload as far as it is known; what is not known is not judged. */
+export interface MeshWorkload extends WorkloadScope {
+  readonly name?: string;
+  /** The port in the mesh, and what is spoken there. */
+  readonly port?: number;
+  readonly protocol?: "http" | "http2" | "grpc" | "tcp";
+  readonly principal?: string;
+}
+
 export interface LintContext {
   readonly resources: readonly Resource[];
   readonly policies: readonly AuthorizationPolicy[];
   readonly meshConfig: MeshConfig;
   /** Every workload of the mesh, where they are known. */
-  readonly workloads: readonly WorkloadScope[] | null;
+  readonly workloads: readonly MeshWorkload[] | null;
 }
 
 export interface Finding {

@@ -5,9 +5,8 @@ import type { Issue, Place } from "../../base/errors.ts";
 import { formatPath, type Path } from "../../base/yaml.ts";
 import type { MeshConfig } from "../mesh-config.ts";
 import type { Resource } from "../resources.ts";
-import type { WorkloadScope } from "../select.ts";
 import { lintCoverage } from "./coverage.ts";
-import type { Finding, LintContext } from "./finding.ts";
+import type { Finding, LintContext, MeshWorkload } from "./finding.ts";
 import { lintOverlap } from "./overlap.ts";
 import { lintRuleForms } from "./rule-forms.ts";
 import { lintScope } from "./scope.ts";
@@ -15,7 +14,7 @@ import { lintValues } from "./values.ts";
 
 export interface LintOptions {
   readonly meshConfig: MeshConfig;
-  readonly workloads?: readonly WorkloadScope[];
+  readonly workloads?: readonly MeshWorkload[];
 }
 
 /** All findings about a set of resources that are in force together, in the order of the resources. */

@@ -82,15 +82,15 @@ const isLater = (rule: RuleAt, other: RuleAt): boolean =>
   rule.policy === other.policy ? rule.rule > other.rule : rule.policy.order > other.policy.order;
 
 /** Every workload that `inner` selects is selected by `outer`; both are of one namespace, or `outer` of the root one. */
-function isScopeWithin(inner: AuthorizationPolicy, outer: AuthorizationPolicy): boolean {
+export function isScopeWithin(inner: AuthorizationPolicy, outer: AuthorizationPolicy): boolean {
   const labels = inner.selector ?? {};
   return Object.entries(outer.selector ?? {}).every(([name, value]) => labels[name] === value);
 }
 
-type Fields = ReturnType<typeof ruleFields>;
+export type Fields = ReturnType<typeof ruleFields>;
 
 /** Whatever matches `narrow` matches `wide`; false where that is not plain to see. */
-function covers(wide: Fields, narrow: Fields): boolean {
+export function covers(wide: Fields, narrow: Fields): boolean {
   return (
     coversAlternatives(wide.from, narrow.from) &&
     coversAlternatives(wide.to, narrow.to) &&
