@@ -1,23 +1,25 @@
 import type { Command } from "commander";
-import { EveryhopError } from "../core/base/errors.ts";
+import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
 import { runAgent } from "../run/agent.ts";
-import { loadAgentConfig } from "../run/agent-config.ts";
+import { loadAgentFile } from "../run/agent-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
 import { commandGroup } from "./command-group.ts";
-import { formatIssueForPeople, note, print, printJson, reportFailure } from "./ui.ts";
+import { formatIssueForPeople, logFindings, note, print, printJson, reportFailure } from "./ui.ts";
 
 interface Options {
   readonly config?: string;
   readonly check?: boolean;
+  readonly expandEnv?: boolean;
   readonly exitWithStdin?: boolean;
   readonly json?: boolean;
 }
 
 export function define(program: Command): void {
   commandGroup(program, "agent", "the node's agent: attests local workloads and hands them their identities")
-    .option("--config <file>", "configuration, YAML")
+    .option("--config <file>", "configuration: YAML, or SPIRE's spire-agent.conf")
     .option("--check", "read the configuration, print findings and exit")
+    .option("--expand-env", "in a configuration of SPIRE's: replace $NAME by the environment's")
     .option("--exit-with-stdin", "end when standard input closes (the supervisor died)")
     .option("--json", "findings of --check as JSON; the line that says it is ready is always JSON")
     .addHelpText(
@@ -44,11 +46,12 @@ async function run(options: Options): Promise<void> {
     });
   }
   if (options.check === true) {
-    check(options.config, options.json === true);
+    check(options.config, options);
     return;
   }
-  const config = loadAgentConfig(options.config);
+  const { config, findings } = loadAgentFile(options.config, options);
   const log = makeLog("agent", { level: config.logLevel });
+  logFindings(log, findings);
   const stopped = untilStopped({ stdin: options.exitWithStdin === true });
   try {
     const first = await Promise.race([runAgent(config, log), stopped]);
@@ -66,24 +69,29 @@ async function run(options: Options): Promise<void> {
   }
 }
 
-function check(file: string, json: boolean): void {
-  try {
-    loadAgentConfig(file);
-  } catch (error) {
-    if (!(error instanceof EveryhopError) || error.issues.length === 0) {
-      throw error;
-    }
-    process.exitCode = error.exitCode;
-    if (json) {
-      printJson({ ok: false, issues: error.issues });
-    } else {
-      note(error.issues.map(formatIssueForPeople).join("\n"));
-    }
-    return;
-  }
-  if (json) {
-    printJson({ ok: true, issues: [] });
+function check(file: string, options: Options): void {
+  const issues = issuesOf(file, options);
+  const ok = issues.every(({ severity }) => severity !== "error");
+  if (options.json === true) {
+    printJson({ ok, issues });
   } else {
-    print(`${file}: ok`);
+    for (const issue of issues) {
+      note(formatIssueForPeople(issue));
+    }
+    print(`${file}: ${ok ? "ok" : "not valid"}`);
+  }
+  if (!ok) {
+    process.exitCode = 2;
+  }
+}
+
+function issuesOf(file: string, options: Options): readonly Issue[] {
+  try {
+    return loadAgentFile(file, options).findings;
+  } catch (error) {
+    if (error instanceof EveryhopError && error.issues.length > 0) {
+      return error.issues;
+    }
+    throw error;
   }
 }

@@ -2,13 +2,14 @@ import type { Command } from "commander";
 import { makeLog } from "../io/log.ts";
 import { startServer } from "../run/server.ts";
 import { checkServer } from "../run/server-check.ts";
-import { readServerConfig } from "../run/server-config.ts";
+import { readServerFile } from "../run/server-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
-import { formatIssueForPeople, note, print, printJson } from "./ui.ts";
+import { formatIssueForPeople, logFindings, note, print, printJson } from "./ui.ts";
 
 interface Options {
   readonly config: string;
   readonly check?: boolean;
+  readonly expandEnv?: boolean;
   readonly exitWithStdin?: boolean;
   readonly json?: boolean;
 }
@@ -17,8 +18,9 @@ export function define(program: Command): void {
   program
     .command("server")
     .description("the control plane: attests agents, issues identities, distributes policy")
-    .requiredOption("--config <file>", "configuration, YAML")
+    .requiredOption("--config <file>", "configuration: YAML, or SPIRE's spire-server.conf")
     .option("--check", "read the configuration, print findings and exit")
+    .option("--expand-env", "in a configuration of SPIRE's: replace $NAME by the environment's")
     .option("--exit-with-stdin", "end when standard input closes (the supervisor died)")
     .option("--json", "findings of --check as JSON; the line that says it is ready is always JSON")
     .addHelpText(
@@ -27,6 +29,7 @@ export function define(program: Command): void {
 Examples:
   everyhop server --config server.yaml
   everyhop server --config server.yaml --check
+  everyhop server --config spire-server.conf --check
 
 A configuration needs little:
   trustDomain: example.com
@@ -41,8 +44,9 @@ async function run(options: Options): Promise<void> {
     check(options);
     return;
   }
-  const config = readServerConfig(options.config);
+  const { config, findings } = readServerFile(options.config, options);
   const log = makeLog("server", { level: config.logLevel });
+  logFindings(log, findings);
   // Before it starts: a signal that comes meanwhile ends it too, once what was begun can be ended whole.
   const failed = new AbortController();
   const stopped = untilStopped({ stdin: options.exitWithStdin === true, cancel: failed.signal });
@@ -55,8 +59,9 @@ async function run(options: Options): Promise<void> {
   await server.close();
 }
 
-function check({ config, json }: Options): void {
-  const { ok, issues } = checkServer(config, process.cwd());
+function check(options: Options): void {
+  const { config, json } = options;
+  const { ok, issues } = checkServer(config, process.cwd(), options);
   if (json === true) {
     printJson({ ok, issues });
   } else {

@@ -1,6 +1,7 @@
 /** Everything a person sees in a terminal goes through here: results on standard output, the rest on standard error. */
 import { styleText } from "node:util";
 import { type EveryhopError, formatIssue, type Issue, toEveryhopError } from "../core/base/errors.ts";
+import type { Log } from "../io/log.ts";
 
 const colour = (format: Parameters<typeof styleText>[0], text: string, stream: NodeJS.WriteStream): string =>
   styleText(format, text, { stream, validateStream: true });
@@ -40,6 +41,13 @@ const SEVERITY_COLOUR = { error: "red", warning: "yellow", info: "cyan" } as con
 export function formatIssueForPeople(issue: Issue): string {
   const hint = issue.hint === undefined ? "" : `\n  hint: ${issue.hint}`;
   return `${colour(SEVERITY_COLOUR[issue.severity], issue.severity, process.stderr)}: ${formatIssue(issue)}${hint}`;
+}
+
+/** What was found in the configuration of a process that starts all the same. */
+export function logFindings(log: Log, findings: readonly Issue[]): void {
+  for (const { severity, message, file, line, hint } of findings) {
+    log[severity === "info" ? "info" : "warn"](message, { file, line, hint });
+  }
 }
 
 /** An error as people read it: every issue, or the message, then the hint. */

@@ -36,6 +36,7 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
       disableSpiffeCertValidation: false,
     },
     metrics: null,
+    health: null,
     logLevel: "info",
   });
 });

@@ -15,10 +15,12 @@ import {
   string,
   validate,
 } from "../core/base/validate.ts";
-import { parseYaml } from "../core/base/yaml.ts";
 import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import { SDS_DEFAULTS, type SdsOptions } from "../identity/agent/sds-secrets.ts";
 import type { Level } from "../io/log.ts";
+import { readConfigFile } from "./config-file.ts";
+import { type HealthConfig, healthConfig, healthShape } from "./server-config.ts";
+import { spireAgent } from "./spire/agent-file.ts";
 import { DEFAULT_WORKLOAD_ATTESTORS, WORKLOAD_ATTESTORS, type WorkloadAttestorsConfig } from "./workload-attestors.ts";
 
 export interface AgentConfig {
@@ -39,6 +41,8 @@ export interface AgentConfig {
   readonly sds: SdsOptions;
   /** `host:port`; null: none are served. */
   readonly metrics: string | null;
+  /** Beside the one on `metrics`: SPIRE's health checks. */
+  readonly health: HealthConfig | null;
   readonly logLevel: Level;
 }
 
@@ -82,6 +86,7 @@ const SHAPE = object({
     }),
   ),
   metrics: optional(hostPort()),
+  health: optional(healthShape()),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
 });
 
@@ -96,27 +101,28 @@ export function defaultAdminSocket(dataDir: string, socket: string): string {
   return fits(path) ? path : join(dirname(socket), "agent-admin.sock");
 }
 
+export interface AgentFile {
+  readonly config: AgentConfig;
+  /** Warnings: what is legal in SPIRE's file and different here. */
+  readonly findings: readonly Issue[];
+}
+
 /**
- * Reads the file; paths in it are relative to its folder. Errors: `file-missing`; `config-invalid` with every issue's place.
+ * Reads the file, ours or SPIRE's; paths in ours are relative to its folder. Errors: `file-missing`; `config-invalid` with every
+ * issue's place.
  */
-export function loadAgentConfig(file: string): AgentConfig {
-  const { documents, issues } = parseYaml(readText(file), file);
-  const [document] = documents;
-  if (issues.length > 0) {
-    throw configError(issues);
-  }
-  if (document === undefined) {
-    throw configError([{ code: "config-invalid", severity: "error", message: "the file is empty", file }]);
-  }
+export function loadAgentFile(file: string, options: { readonly expandEnv?: boolean | undefined } = {}): AgentFile {
+  const hint = "name the agent's configuration with `--config FILE`";
+  const { document, findings, baseDir } = readConfigFile(file, { ...options, hint, spire: spireAgent });
   const validated = validate(SHAPE, document);
   if (validated.value === undefined) {
-    throw configError(validated.issues);
+    throw configError([...validated.issues, ...findings]);
   }
   const given = validated.value;
   const further: Issue[] = [];
   const fault = (path: string, message: string, hint: string) =>
     further.push({ code: "config-invalid", severity: "error", message, hint, ...document.place(path.split(".")) });
-  const at = (path: string) => resolve(dirname(file), path.replace(/^unix:(\/\/)?/, ""));
+  const at = (path: string) => resolve(baseDir, path.replace(/^unix:(\/\/)?/, ""));
   const { socket = DEFAULT_SOCKET, brokerSocket = DEFAULT_BROKER_SOCKET } = given;
   const adminSocket =
     given.adminSocket === undefined ? defaultAdminSocket(at(given.dataDir), at(socket)) : at(given.adminSocket);
@@ -143,9 +149,9 @@ export function loadAgentConfig(file: string): AgentConfig {
     fault("workloadAttestors", "names no attestor: no workload would get an identity", "write `unix: {}` at least");
   }
   if (further.length > 0) {
-    throw configError(further);
+    throw configError([...further, ...findings]);
   }
-  return {
+  const config = {
     trustDomain: given.trustDomain,
     servers: [...new Set(given.server)],
     dataDir: at(given.dataDir),
@@ -157,8 +163,15 @@ export function loadAgentConfig(file: string): AgentConfig {
     workloadAttestors: given.workloadAttestors ?? DEFAULT_WORKLOAD_ATTESTORS,
     sds: { ...SDS_DEFAULTS, ...given.sds },
     metrics: given.metrics ?? null,
+    health: healthConfig(given.health),
     logLevel: given.logLevel ?? "info",
   };
+  return { config, findings };
+}
+
+/** The configuration alone. */
+export function loadAgentConfig(file: string): AgentConfig {
+  return loadAgentFile(file).config;
 }
 
 /** The token to join with, or null; a file that is missing or empty is none (it is needed once only). */
@@ -173,16 +186,5 @@ export function readJoinToken(config: AgentConfig): string | null {
       return null;
     }
     throw new EveryhopError("file-missing", `cannot read \`${config.joinTokenFile}\`: ${(error as Error).message}`);
-  }
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (error) {
-    throw new EveryhopError("file-missing", `cannot read \`${file}\`: ${(error as Error).message}`, {
-      hint: "name the agent's configuration with `--config FILE`",
-      cause: error,
-    });
   }
 }

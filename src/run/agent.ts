@@ -6,6 +6,7 @@ import { type HttpListener, listenHttp } from "../io/http.ts";
 import type { Log } from "../io/log.ts";
 import { type AgentConfig, readJoinToken } from "./agent-config.ts";
 import { agentMetrics } from "./agent-metrics.ts";
+import { healthRoutes } from "./health.ts";
 import { makeWorkloadAttestors } from "./workload-attestors.ts";
 
 /** What one line on standard output says when all is ready. */
@@ -42,8 +43,16 @@ export async function runAgent(config: AgentConfig, log: Log): Promise<AgentProc
     random: Math.random,
     log,
   });
+  const listeners: HttpListener[] = [];
+  const close = async () => {
+    await Promise.all([agent.close(), ...listeners.map((listener) => listener.close())]);
+  };
   try {
     const http = config.metrics === null ? null : await serveMetrics(config.metrics, agent);
+    listeners.push(...(http === null ? [] : [http]));
+    if (config.health !== null) {
+      listeners.push(await listenHttp(config.health.listen, healthRoutes(config.health)));
+    }
     return {
       ready: {
         ready: true,
@@ -54,12 +63,10 @@ export async function runAgent(config: AgentConfig, log: Log): Promise<AgentProc
         metrics: http === null ? null : `http://${http.host}:${http.port}/metrics`,
       },
       ended: agent.ended,
-      async close() {
-        await Promise.all([agent.close(), http?.close()]);
-      },
+      close,
     };
   } catch (error) {
-    await agent.close();
+    await close();
     throw error;
   }
 }

@@ -7,7 +7,7 @@ import { describeWorkload } from "../control/world.ts";
 import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { systemClock } from "../io/clock.ts";
 import { watchFiles } from "../io/watch-files.ts";
-import { readServerConfig, type ServerConfig } from "./server-config.ts";
+import { readServerFile, type ServerConfig } from "./server-config.ts";
 
 export interface ServerCheck {
   /** No issue is an error. */
@@ -19,14 +19,23 @@ export interface ServerCheck {
  * The faults of the file and of the policies it names, and findings on what is legal and hardly meant; files in them are
  * written relative to `baseDir`. Errors: `file-missing`.
  */
-export function checkServer(file: string, baseDir: string): ServerCheck {
-  const issues = issuesOf(file, baseDir);
+export function checkServer(
+  file: string,
+  baseDir: string,
+  options: { readonly expandEnv?: boolean | undefined } = {},
+): ServerCheck {
+  const issues = issuesOf(file, baseDir, options);
   return { ok: issues.every(({ severity }) => severity !== "error"), issues };
 }
 
-function issuesOf(file: string, baseDir: string): readonly Issue[] {
+function issuesOf(
+  file: string,
+  baseDir: string,
+  options: { readonly expandEnv?: boolean | undefined },
+): readonly Issue[] {
   try {
-    return policyIssues(readServerConfig(file), baseDir);
+    const { config, findings } = readServerFile(file, options);
+    return [...findings, ...policyIssues(config, baseDir)];
   } catch (error) {
     if (error instanceof EveryhopError && error.issues.length > 0) {
       return error.issues;

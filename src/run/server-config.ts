@@ -1,9 +1,10 @@
 /** The configuration file of `everyhop server`. */
-import { readFileSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { statSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Service } from "../control/service.ts";
-import { configError, EveryhopError, type Issue } from "../core/base/errors.ts";
+import { configError, type Issue } from "../core/base/errors.ts";
 import {
+  boolean,
   duration,
   list,
   object,
@@ -18,12 +19,15 @@ import {
   string,
   validate,
 } from "../core/base/validate.ts";
-import { parseYaml, type YamlDocument } from "../core/base/yaml.ts";
+import type { YamlDocument } from "../core/base/yaml.ts";
 import type { Role } from "../core/entries/role.ts";
 import { meshConfigShape } from "../core/policy/mesh-config.ts";
-import { type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import { type SpiffeId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import type { Level } from "../io/log.ts";
+import { readConfigFile } from "./config-file.ts";
+import { type NodeAttestorsConfig, nodeAttestorsConfig, nodeAttestorsShape } from "./node-attestors.ts";
 import { roleFaults, rolesOf, rolesShape } from "./roles-config.ts";
+import { spireServer } from "./spire/server-file.ts";
 
 export interface Address {
   readonly host: string;
@@ -46,10 +50,27 @@ export interface ServerConfig {
     readonly caTtlMs?: number;
     /** Life of an agent's own SVID. */
     readonly agentTtlMs?: number;
+    /** `iss` of JWT-SVIDs. */
+    readonly jwtIssuer?: string;
   };
+  /** Who may administer over mutual TLS, without an entry that says so. */
+  readonly adminIds: readonly SpiffeId[];
+  /** Which allowances of a peer are enforced. */
+  readonly rateLimit: { readonly attestation: boolean; readonly signing: boolean };
+  /** Beside the one on `http`: SPIRE's health checks. */
+  readonly health: HealthConfig | null;
+  readonly nodeAttestors: NodeAttestorsConfig;
+  /** Which agents are forgotten after they expired; null: none. */
+  readonly pruneAgents: { readonly expiredForMs: number; readonly nonReattestable: boolean } | null;
   readonly services: readonly Service[];
   readonly roles: readonly Role[];
   readonly logLevel: Level;
+}
+
+export interface HealthConfig {
+  readonly listen: Address;
+  readonly livePath: string;
+  readonly readyPath: string;
 }
 
 /** `host:port`, an IPv6 host in brackets; port 0 takes a free one. */
@@ -69,6 +90,23 @@ function unread(shape: Shape<unknown>): Shape<unknown> {
   return {
     read: (value, at) => (shape.read(value, at) === undefined ? undefined : value),
   };
+}
+
+function spiffeId(): Shape<SpiffeId> {
+  return refined(string({ what: "a SPIFFE ID" }), (text, at) => {
+    const fault = spiffeIdFault(text);
+    return fault === null ? (text as SpiffeId) : at.fault(`\`${text}\` is not a SPIFFE ID: ${fault}`);
+  });
+}
+
+/** Liveness and readiness on a listener of their own, as SPIRE's `health_checks`. */
+export function healthShape() {
+  const path = string({ pattern: /^\/[^\s?#]*$/, what: "a path that begins with `/`" });
+  return object({ listen: required(address()), livePath: optional(path), readyPath: optional(path) });
+}
+
+export function healthConfig(given: ReturnType<ReturnType<typeof healthShape>["read"]>): HealthConfig | null {
+  return given === undefined ? null : { livePath: "/live", readyPath: "/ready", ...given };
 }
 
 const label = { pattern: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, what: "a name (lower-case letters, digits, `-`)" };
@@ -105,8 +143,14 @@ const shape = object({
       jwtSvidTtl: optional(duration(1_000)),
       caTtl: optional(duration(1_000)),
       agentTtl: optional(duration(1_000)),
+      jwtIssuer: optional(string({ what: "an issuer" })),
     }),
   ),
+  adminIds: optional(list(spiffeId())),
+  rateLimit: optional(object({ attestation: optional(boolean()), signing: optional(boolean()) })),
+  health: optional(healthShape()),
+  nodeAttestors: optional(nodeAttestorsShape),
+  pruneAgents: optional(object({ expiredFor: required(duration(1_000)), nonReattestable: optional(boolean()) })),
   services: optional(record(service, label)),
   roles: optional(rolesShape),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
@@ -115,31 +159,31 @@ const shape = object({
 /** Paths of unix sockets are at most this long. */
 const MAX_SOCKET_PATH = 107;
 
+export interface ServerFile {
+  readonly config: ServerConfig;
+  /** Warnings: what is legal in SPIRE's file and different here. */
+  readonly findings: readonly Issue[];
+}
+
 /**
- * Reads the file. Paths in it are relative to its folder. Errors: `file-missing`, `config-invalid` with all issues.
+ * Reads the file, ours or SPIRE's. Paths in ours are relative to its folder. Errors: `file-missing`, `config-invalid` with all
+ * issues.
  */
-export function readServerConfig(file: string): ServerConfig {
-  const { documents, issues } = parseYaml(readText(file), file);
-  const [document, more] = documents;
-  const found: Issue[] = [...issues];
-  if (more !== undefined) {
-    found.push({ code: "config-invalid", severity: "error", message: "one document is expected", ...more.place([]) });
-  }
-  if (document === undefined) {
-    throw configError(
-      found.length > 0 ? found : [{ code: "config-invalid", severity: "error", message: "the file is empty", file }],
-    );
-  }
-  const { value, issues: faults } = validate(shape, document);
-  found.push(...faults);
-  const config = value === undefined ? null : complete(value, dirname(resolve(file)));
-  if (config !== null) {
-    found.push(...pathFaults(config, document));
-  }
+export function readServerFile(file: string, options: { readonly expandEnv?: boolean | undefined } = {}): ServerFile {
+  const hint = "`--config FILE` names the server's configuration";
+  const { document, findings, baseDir } = readConfigFile(file, { ...options, hint, spire: spireServer });
+  const { value, issues } = validate(shape, document);
+  const config = value === undefined ? null : complete(value, baseDir);
+  const found = config === null ? issues : [...issues, ...pathFaults(config, document)];
   if (found.length > 0 || config === null) {
-    throw configError(found);
+    throw configError([...found, ...findings]);
   }
-  return config;
+  return { config, findings };
+}
+
+/** The configuration alone. */
+export function readServerConfig(file: string): ServerConfig {
+  return readServerFile(file).config;
 }
 
 type Given = NonNullable<ReturnType<typeof shape.read>>;
@@ -148,7 +192,7 @@ const LOOPBACK = "127.0.0.1";
 
 function complete(given: Given, dir: string): ServerConfig {
   const dataDir = resolve(dir, given.dataDir);
-  const { x509SvidTtl, jwtSvidTtl, caTtl, agentTtl } = given.ca ?? {};
+  const { x509SvidTtl, jwtSvidTtl, caTtl, agentTtl, jwtIssuer } = given.ca ?? {};
   return {
     trustDomain: given.trustDomain,
     dataDir,
@@ -163,7 +207,19 @@ function complete(given: Given, dir: string): ServerConfig {
       ...(jwtSvidTtl === undefined ? {} : { jwtSvidTtlMs: jwtSvidTtl }),
       ...(caTtl === undefined ? {} : { caTtlMs: caTtl }),
       ...(agentTtl === undefined ? {} : { agentTtlMs: agentTtl }),
+      ...(jwtIssuer === undefined ? {} : { jwtIssuer }),
     },
+    adminIds: given.adminIds ?? [],
+    rateLimit: { attestation: true, signing: true, ...given.rateLimit },
+    health: healthConfig(given.health),
+    nodeAttestors: nodeAttestorsConfig(given.nodeAttestors, dir),
+    pruneAgents:
+      given.pruneAgents === undefined
+        ? null
+        : {
+            expiredForMs: given.pruneAgents.expiredFor,
+            nonReattestable: given.pruneAgents.nonReattestable ?? false,
+          },
     services: Object.entries(given.services ?? {}).map(([name, one]) => ({
       name,
       namespace: one.namespace,
@@ -201,15 +257,4 @@ function pathFaults(config: ServerConfig, document: YamlDocument): Issue[] {
     fault(["roles", ...path], message, "docs/operate.md#administrators-with-limits");
   }
   return issues;
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (error) {
-    throw new EveryhopError("file-missing", `cannot read \`${file}\`: ${(error as Error).message}`, {
-      hint: "`--config FILE` names the server's configuration",
-      cause: error,
-    });
-  }
 }

@@ -11,10 +11,12 @@ import { EveryhopError } from "../core/base/errors.ts";
 import { certificatesFromPem } from "../core/x509/pem.ts";
 import { Admin } from "../gen/everyhop/admin/admin_pb.js";
 import { Agent } from "../gen/spire/api/server/agent/v1/agent_pb.js";
+import { listenHttp } from "../io/http.ts";
 import { silentLog } from "../io/log.ts";
 import { makeClient } from "../io/rpc/adapter.ts";
+import { healthRoutes } from "./health.ts";
 import { type ServerReady, startServer } from "./server.ts";
-import { readServerConfig, type ServerConfig } from "./server-config.ts";
+import { type HealthConfig, readServerConfig, type ServerConfig } from "./server-config.ts";
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-run-"));
@@ -95,10 +97,31 @@ test("several addresses are listened on", async (t) => {
   assert.equal(server.ready.listen, server.ready.addresses.listen[0]);
 });
 
+test("a folder that is new, or only a SPIRE server has used, is closed", async (t) => {
+  const config = configIn(folder(t));
+  mkdirSync(config.dataDir);
+  writeFileSync(join(config.dataDir, "datastore.sqlite3"), "SPIRE's");
+  chmodSync(config.dataDir, 0o755);
+  await (await startServer(config, { log: silentLog })).close();
+  assert.equal(statSync(config.dataDir).mode & 0o777, 0o700);
+  assert.equal(readFileSync(join(config.dataDir, "datastore.sqlite3"), "utf8"), "SPIRE's");
+});
+
+test("health checks answer on their own listener", async (t) => {
+  const config = configIn(folder(t), "health: {listen: '127.0.0.1:0', livePath: /alive}\n");
+  const { health } = config;
+  assert.deepEqual(health, { listen: { host: "127.0.0.1", port: 0 }, livePath: "/alive", readyPath: "/ready" });
+  const listener = await listenHttp({ host: "127.0.0.1", port: 0 }, healthRoutes(health as HealthConfig));
+  t.after(() => listener.close());
+  const ask = async (path: string) => (await fetch(`http://127.0.0.1:${listener.port}${path}`)).status;
+  assert.deepEqual([await ask("/alive"), await ask("/ready"), await ask("/live")], [200, 200, 404]);
+});
+
 test("a folder that others can reach, a broken database and invalid policies are refused", async (t) => {
   const dir = folder(t);
   const config = configIn(dir);
   mkdirSync(config.dataDir);
+  writeFileSync(join(config.dataDir, "of-others"), "");
   chmodSync(config.dataDir, 0o755);
   await assert.rejects(startServer(config, { log: silentLog }), failsWith("permission-denied"));
   chmodSync(config.dataDir, 0o700);

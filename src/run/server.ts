@@ -1,6 +1,16 @@
 /** The server process: identity and control plane on one store, one authority and one clock. */
 import { randomBytes } from "node:crypto";
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, renameSync, statSync, writeSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { Registry as Metrics } from "prom-client";
 import { type Control, startControl } from "../control/start.ts";
@@ -21,6 +31,7 @@ import { openSqliteStore } from "../io/store/sqlite.ts";
 import type { Store } from "../io/store/store.ts";
 import { pemChain } from "../io/tls.ts";
 import { handlersOf } from "./admin-handlers.ts";
+import { healthRoutes } from "./health.ts";
 import type { ServerConfig } from "./server-config.ts";
 
 export interface ServerOptions {
@@ -91,6 +102,9 @@ async function start(
     registry,
     authority,
     agentTtlMs: agentTtlMs(config.ca),
+    adminIds: config.adminIds,
+    rateLimit: config.rateLimit,
+    pruneAgents: config.pruneAgents,
     clock,
     log,
     roles: config.roles,
@@ -104,6 +118,10 @@ async function start(
   cleanups.push(() => listening.close());
   const http = await listenHttp(config.http, routes(metrics));
   cleanups.push(() => http.close());
+  if (config.health !== null) {
+    const health = await listenHttp(config.health.listen, healthRoutes(config.health));
+    cleanups.push(() => health.close());
+  }
   const ready = readyDocument(config, trustBundle, listening, control, http);
   return { ready, registry, identity, control, close };
 }
@@ -195,7 +213,7 @@ function readyDocument(
 function ownerOnlyFolder(dir: string): void {
   try {
     const made = mkdirSync(dir, { recursive: true, mode: 0o700 });
-    if (made !== undefined) {
+    if (made !== undefined || isUnused(dir)) {
       chmodSync(dir, 0o700);
     }
     const { mode, uid } = statSync(dir);
@@ -221,6 +239,15 @@ function ownerOnlyFolder(dir: string): void {
       },
     );
   }
+}
+
+/** What a SPIRE server left in its `data_dir`, or a new volume has in it. */
+const FOREIGN = /^(datastore\.sqlite3.*|keys\.json|certs\.json|journal\.pem|lost\+found)$/;
+
+/** Nothing of ours was ever in it, nor anything that others would miss: it may be closed, as a folder that was just made is. */
+function isUnused(dir: string): boolean {
+  const { mode, uid } = statSync(dir);
+  return uid === process.getuid?.() && (mode & 0o002) === 0 && readdirSync(dir).every((name) => FOREIGN.test(name));
 }
 
 /** Writes the trust bundle now and at each change; a reader never sees half a file. */

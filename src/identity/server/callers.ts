@@ -31,6 +31,8 @@ export interface CallersOptions {
   readonly store: Store;
   readonly clock: Clock;
   readonly roles: readonly Role[];
+  /** Administrators by configuration, beside those by entry. */
+  readonly adminIds?: readonly SpiffeId[];
 }
 
 /** What a caller may do by the method it called. */
@@ -54,12 +56,14 @@ export class Callers {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #roles: readonly Role[];
+  readonly #adminIds: ReadonlySet<SpiffeId>;
 
-  constructor({ registry, store, clock, roles }: CallersOptions) {
+  constructor({ registry, store, clock, roles, adminIds = [] }: CallersOptions) {
     this.#registry = registry;
     this.#store = store;
     this.#clock = clock;
     this.#roles = roles;
+    this.#adminIds = new Set(adminIds);
   }
 
   /**
@@ -76,6 +80,9 @@ export class Callers {
       throw denied(method);
     }
     const id = this.#identity(method, caller, callers.includes("agent"));
+    if (callers.includes("admin") && this.#adminIds.has(id)) {
+      return UNLIMITED;
+    }
     for (const right of ["admin", "downstream"] as const) {
       if (callers.includes(right) && this.#registry.isGranted(id, right)) {
         return UNLIMITED;

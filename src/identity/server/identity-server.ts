@@ -6,7 +6,7 @@ import type { Clock } from "../../core/base/clock.ts";
 import type { Role } from "../../core/entries/role.ts";
 import type { Bundle } from "../../core/spiffe/bundle.ts";
 import { hasLostAuthority } from "../../core/spiffe/distrust.ts";
-import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
+import { type SpiffeId, type TrustDomain, trustDomainOf } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { type RefusedX509Svid, type VerifiedX509Svid, verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
 import { Admin } from "../../gen/everyhop/admin/admin_pb.js";
@@ -36,7 +36,7 @@ import { localAuthorityService } from "./local-authority-service.ts";
 import type { Limit } from "./methods.ts";
 import { type IdentityMetrics, identityMetrics, registerIdentityGauges } from "./metrics.ts";
 import { NodeWatch } from "./node-watch.ts";
-import { Nodes } from "./nodes.ts";
+import { type AgentPruning, Nodes } from "./nodes.ts";
 import { RateLimiter } from "./rate-limit.ts";
 import type { Registry } from "./registry.ts";
 import { keepServerSvid } from "./server-svid.ts";
@@ -54,6 +54,12 @@ export interface IdentityServerOptions {
   readonly metrics: Metrics;
   /** Administrators with limits; default: none. */
   readonly roles?: readonly Role[];
+  /** Administrators by configuration, of our own trust domain or one we federate with. */
+  readonly adminIds?: readonly SpiffeId[];
+  /** Allowances that are not enforced where false. */
+  readonly rateLimit?: { readonly attestation: boolean; readonly signing: boolean };
+  /** Agents to forget once they expired; default: none. */
+  readonly pruneAgents?: AgentPruning | null;
 }
 
 export interface ListenOptions {
@@ -81,6 +87,8 @@ const LIMITS: Readonly<Record<Limit, { readonly perSecond: number; readonly burs
   admin: { perSecond: 100, burst: 500 },
 };
 
+const UNLIMITED = { perSecond: 1_000_000_000, burst: 1_000_000_000 };
+
 /** Between the end of the streams of who was thrown out, and that of its connections. */
 const GOODBYE_MS = 1_000;
 /** Between the removal of an authority and the end of the connections it vouched for: agents renew over them meanwhile. */
@@ -98,6 +106,16 @@ function processOf(socket: Socket): { pid: number; uid: number } | null {
   } catch {
     return null;
   }
+}
+
+/** Makes a peer's allowance of a kind: as configured, or so large that nobody meets it. */
+function limiterOf({ rateLimit, clock }: IdentityServerOptions): (limit: Limit) => RateLimiter {
+  const { attestation = true, signing = true } = rateLimit ?? {};
+  const off: ReadonlySet<Limit> = new Set([
+    ...(attestation ? [] : (["attest"] as const)),
+    ...(signing ? [] : (["x509", "jwt"] as const)),
+  ]);
+  return (limit) => new RateLimiter({ ...(off.has(limit) ? UNLIMITED : LIMITS[limit]), clock });
 }
 
 /** Everything that says who you are, before it listens. */
@@ -125,8 +143,9 @@ export class IdentityServer {
     this.authorities = new Cell(bundles.own.value.x509Authorities);
     const issuer = new Issuer(authority, registry, this.#metrics.issued, options.agentTtlMs);
     this.nodes = new Nodes({ store, registry, issuer, clock });
-    this.#callers = new Callers({ registry, store, clock, roles: options.roles ?? [] });
-    const limiter = (limit: Limit) => new RateLimiter({ ...LIMITS[limit], clock });
+    const { adminIds = [] } = options;
+    this.#callers = new Callers({ registry, store, clock, adminIds, roles: options.roles ?? [] });
+    const limiter = limiterOf(options);
     this.#limiters = {
       attest: limiter("attest"),
       x509: limiter("x509"),
@@ -175,7 +194,9 @@ export class IdentityServer {
     let cancel = (): void => {};
     const schedule = (): void => {
       cancel = clock.after(periodMs, () => {
-        registry.prune().catch((error: unknown) => log.error("expired records could not be taken out", { error }));
+        Promise.all([registry.prune(), this.nodes.prune(this.#options.pruneAgents ?? null)]).catch((error: unknown) =>
+          log.error("expired records could not be taken out", { error }),
+        );
         schedule();
       });
     };
@@ -278,7 +299,15 @@ export class IdentityServer {
 
   #verify(chain: readonly Uint8Array[]): VerifiedX509Svid | RefusedX509Svid {
     const { trustDomain, clock } = this.#options;
-    const bundleOf = (domain: TrustDomain) => (domain === trustDomain ? this.bundles.own.value : undefined);
+    const { adminIds = [] } = this.#options;
+    // Of another trust domain nobody is known but an administrator that the configuration names.
+    const isKnown = (domain: TrustDomain) => adminIds.some((id) => trustDomainOf(id) === domain);
+    const bundleOf = (domain: TrustDomain) =>
+      domain === trustDomain
+        ? this.bundles.own.value
+        : isKnown(domain)
+          ? (this.bundles.federatedWith(domain) ?? undefined)
+          : undefined;
     return verifyX509Svid(chain, bundleOf, clock.now());
   }
 

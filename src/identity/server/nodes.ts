@@ -25,6 +25,13 @@ export interface JoinToken {
   readonly expiresAtMs: number;
 }
 
+/** Which agents are forgotten once they expired. */
+export interface AgentPruning {
+  readonly expiredForMs: number;
+  /** Also those that cannot attest again by themselves. */
+  readonly nonReattestable: boolean;
+}
+
 const DEFAULT_TOKEN_TTL_MS = 600_000;
 const MAX_TOKEN_TTL_MS = 30 * 86_400_000;
 
@@ -149,6 +156,20 @@ export class Nodes {
     this.#checkAgentId(id);
     if (!(await this.#options.store.nodes.delete(id))) {
       throw new EveryhopError("not-found", "agent not found");
+    }
+  }
+
+  /** Forgets agents that expired long enough ago; those that are banned stay banned. */
+  async prune(which: AgentPruning | null): Promise<void> {
+    const { store, registry, clock } = this.#options;
+    if (which === null) {
+      return;
+    }
+    const before = clock.now() - which.expiredForMs;
+    for (const { id, expiresAt, banned, canReattest } of registry.nodes()) {
+      if (!banned && expiresAt < before && (canReattest || which.nonReattestable)) {
+        await store.nodes.delete(id);
+      }
     }
   }
 

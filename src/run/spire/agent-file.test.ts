@@ -1,0 +1,91 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { EveryhopError, type Issue } from "../../core/base/errors.ts";
+import { type AgentFile, loadAgentFile } from "../agent-config.ts";
+
+function read(t: TestContext, text: string, name = "spire-agent.conf"): AgentFile {
+  const dir = mkdtempSync(join(tmpdir(), "everyhop-spire-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const file = join(dir, name);
+  writeFileSync(file, text);
+  return loadAgentFile(file);
+}
+
+function faults(t: TestContext, text: string): readonly Issue[] {
+  try {
+    read(t, text);
+  } catch (error) {
+    assert.ok(error instanceof EveryhopError && error.code === "config-invalid", String(error));
+    return error.issues;
+  }
+  return [];
+}
+
+const LEAST = 'trust_domain = "a"\n server_address = "s"\n server_port = "8081"\n trust_bundle_path = "/b.pem"\n';
+
+test("SPIRE's example agent", (t) => {
+  const { config, findings } = read(
+    t,
+    `agent {
+  data_dir = "/var/lib/spire"
+  log_level = "DEBUG"
+  trust_domain = "example.org"
+  server_address = "server.internal"
+  server_port = 8081
+  socket_path = "/run/spire/agent.sock"
+  admin_socket_path = "/run/spire/admin.sock"
+  trust_bundle_path = "/etc/spire/bundle.pem"
+  join_token_file = "/etc/spire/token"
+  x509_svid_cache_max_size = 500
+  experimental { broker { socket_path = "/run/spire/broker.sock" brokers = [{ id = "spiffe://example.org/ztunnel" }] } }
+}
+plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "disk" { plugin_data { directory = "/var/lib/spire" } }
+  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
+}
+telemetry { Prometheus { host = "127.0.0.1" port = 9989 } }
+health_checks { listener_enabled = true bind_port = 8091 }
+`,
+  );
+  assert.equal(config.trustDomain, "example.org");
+  assert.equal(config.dataDir, "/var/lib/spire");
+  assert.equal(config.socket, "/run/spire/agent.sock");
+  assert.equal(config.adminSocket, "/run/spire/admin.sock");
+  assert.equal(config.brokerSocket, "/run/spire/broker.sock");
+  assert.deepEqual(config.brokers, ["spiffe://example.org/ztunnel"]);
+  assert.equal(config.joinTokenFile, "/etc/spire/token");
+  assert.equal(config.metrics, "127.0.0.1:9989");
+  assert.equal(config.health?.listen.port, 8091);
+  assert.equal(config.logLevel, "debug");
+  assert.deepEqual(
+    findings.filter(({ severity }) => severity === "warning").map(({ path }) => path),
+    ["agent.x509_svid_cache_max_size"],
+  );
+});
+
+test("what SPIRE has where nothing is said", (t) => {
+  const { config } = read(t, `agent {\n ${LEAST} }`);
+  assert.equal(config.socket, "/tmp/spire-agent/public/api.sock");
+  assert.equal(config.dataDir, process.cwd());
+  assert.equal(config.brokerSocket, join(process.cwd(), "broker.sock"));
+  assert.equal(config.health, null);
+});
+
+test("what is not understood is refused, with the line and what was meant", (t) => {
+  const table: [text: string, line: number, path: string, hint: RegExp][] = [
+    [`agent {\n ${LEAST} sever_address = "x" }`, 6, "agent.sever_address", /`server_address`/],
+    [`agent {\n ${LEAST} }\nplugins { NodeAttestor "tpm_devid" {} }`, 7, "plugins.NodeAttestor.tpm_devid", /x509pop/],
+    [`agent {\n ${LEAST} }\nplugins { WorkloadAttestor "unicks" {} }`, 7, "plugins.WorkloadAttestor.unicks", /./],
+    ["agent {}", 1, "agent", /^$/],
+    ["telemetry {}", 1, "", /operate/],
+  ];
+  for (const [text, line, path, hint] of table) {
+    const [issue] = faults(t, text);
+    assert.deepEqual([issue?.line, issue?.path], [line, path], text);
+    assert.match(issue?.hint ?? "", hint, text);
+  }
+});
