@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import type { EveryhopError } from "../core/base/errors.ts";
 import { loadAgentConfig, readJoinToken } from "./agent-config.ts";
+import { kubeletOptions, makeWorkloadAttestors } from "./workload-attestors.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "everyhop-config-"));
 after(() => rmSync(dir, { recursive: true, force: true }));
@@ -84,6 +85,9 @@ test("what is wrong is said with its place and a suggestion", () => {
     [`${MINIMUM}workloadAttestors: {dockre: {}}\n`, /unknown field `dockre`/, 5],
     [`${MINIMUM}workloadAttestors: {docker: {socket: docker.sock}}\n`, /not an absolute path/, 5],
     [`${MINIMUM}workloadAttestors: {docker: {rootlessPodmanSocket: /run/podman.sock}}\n`, /needs one `%d`/, 5],
+    [`${MINIMUM}workloadAttestors: {k8s: {kubeletReadOnlyPort: 1, kubeletSecurePort: 2}}\n`, /is given already/, 5],
+    [`${MINIMUM}workloadAttestors: {k8s: {certificateFile: /c}}\n`, /go together/, 5],
+    [`${MINIMUM}workloadAttestors: {k8s: {tokenFile: token}}\n`, /not an absolute path/, 5],
     [`${MINIMUM}workloadAttestors: {unix: {workloadSizeLimit: -2}}\n`, /-2 is not between/, 5],
   ];
   for (const [text, message, line] of table) {
@@ -102,4 +106,23 @@ test("what is wrong is said with its place and a suggestion", () => {
     () => loadAgentConfig(join(dir, "nope.yaml")),
     (error: EveryhopError) => error.code === "file-missing",
   );
+});
+
+test("each workload attestor named is made, and the kubelet is found as SPIRE finds it", () => {
+  const { workloadAttestors } = load(
+    `${MINIMUM}workloadAttestors:\n  unix: {discoverWorkloadPath: false}\n  systemd: {}\n  docker: {socket: "unix:///d.sock"}\n  k8s: {}\n`,
+  );
+  assert.equal(workloadAttestors.docker?.socket, "/d.sock");
+  const kinds = makeWorkloadAttestors(workloadAttestors).map(({ kind }) => kind);
+  assert.deepEqual(kinds, ["unix", "systemd", "docker", "k8s"]);
+  const account = "/var/run/secrets/kubernetes.io/serviceaccount";
+  const found = kubeletOptions({}, { MY_NODE_NAME: "node-1" });
+  assert.deepEqual([found.host, found.port, found.serverName, found.secure], ["node-1", 10_250, null, true]);
+  assert.deepEqual([found.caFile, found.tokenFile], [`${account}/ca.crt`, `${account}/token`]);
+  const here = kubeletOptions({ kubeletReadOnlyPort: 10_255, nodeNameEnv: "NODE" }, { MY_NODE_NAME: "node-1" });
+  assert.deepEqual([here.host, here.port, here.secure], ["127.0.0.1", 10_255, false]);
+  const certified = kubeletOptions({ certificateFile: "/c", privateKeyFile: "/k", skipKubeletVerification: true }, {});
+  assert.deepEqual([certified.tokenFile, certified.caFile], [null, null]);
+  assert.deepEqual(certified.client, { certFile: "/c", keyFile: "/k" });
+  assert.equal(kubeletOptions({ useAnonymousAuthentication: true }, {}).tokenFile, null);
 });
