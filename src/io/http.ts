@@ -1,5 +1,8 @@
 /** A small HTTP server for what people and Prometheus look at: exact paths, GET only, nothing of the request is kept. */
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
+import { createServer as createHttpsServer } from "node:https";
+import type { SecureContextOptions } from "node:tls";
+import type { Cell } from "../core/base/cell.ts";
 import { EveryhopError } from "../core/base/errors.ts";
 
 export interface HttpAnswer {
@@ -16,14 +19,48 @@ export interface HttpListener {
 
 const MAX_CONNECTIONS = 200;
 
+const LIMITS: ServerOptions = { requestTimeout: 10_000, headersTimeout: 10_000, maxHeaderSize: 8_192 };
+const HANDSHAKE_MS = 10_000;
+
+interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+type Routes = Readonly<Record<string, () => HttpAnswer | Promise<HttpAnswer>>>;
+
 /** Listens and answers each path of `routes`. Errors: `port-in-use`, `unavailable`. */
-export function listenHttp(
-  address: { readonly host: string; readonly port: number },
-  routes: Readonly<Record<string, () => HttpAnswer | Promise<HttpAnswer>>>,
+export function listenHttp(address: Address, routes: Routes): Promise<HttpListener> {
+  return listen(createServer(LIMITS, handlerOf(routes)), address);
+}
+
+/** As `listenHttp`, over TLS; the certificate follows `credentials`. No certificate is asked of the client. */
+export async function listenHttps(
+  address: Address,
+  credentials: Cell<SecureContextOptions>,
+  routes: Routes,
 ): Promise<HttpListener> {
-  const server = createServer({ requestTimeout: 10_000, headersTimeout: 10_000 }, (request, response) => {
+  const options = { ...LIMITS, ...credentials.value, handshakeTimeout: HANDSHAKE_MS, ALPNProtocols: ["http/1.1"] };
+  const server = createHttpsServer(options, handlerOf(routes));
+  // A client that fails the handshake, or resets, is no event of ours.
+  server.on("tlsClientError", (_error, socket) => socket.destroy());
+  const listener = await listen(server, address);
+  const unwatch = credentials.watch((next) => server.setSecureContext(next));
+  return {
+    ...listener,
+    close: () => {
+      unwatch();
+      return listener.close();
+    },
+  };
+}
+
+function handlerOf(routes: Routes) {
+  return (request: IncomingMessage, response: ServerResponse): void => {
     answer(request, response, routes).catch(() => response.destroy());
-  });
+  };
+}
+
+function listen(server: Server, address: Address): Promise<HttpListener> {
   server.maxConnections = MAX_CONNECTIONS;
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
@@ -49,11 +86,7 @@ export function listenHttp(
   });
 }
 
-async function answer(
-  { method, url = "" }: IncomingMessage,
-  response: ServerResponse,
-  routes: Readonly<Record<string, () => HttpAnswer | Promise<HttpAnswer>>>,
-): Promise<void> {
+async function answer({ method, url = "" }: IncomingMessage, response: ServerResponse, routes: Routes): Promise<void> {
   const path = url.split("?", 1)[0] ?? "";
   const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
   if (route === undefined || (method !== "GET" && method !== "HEAD")) {

@@ -41,6 +41,7 @@ test("little has to be said; paths are relative to the file", (t) => {
     health: null,
     nodeAttestors: {},
     pruneAgents: null,
+    federation: null,
     services: [],
     roles: [],
     logLevel: "info",

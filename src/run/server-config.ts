@@ -23,16 +23,14 @@ import type { YamlDocument } from "../core/base/yaml.ts";
 import type { Role } from "../core/entries/role.ts";
 import { meshConfigShape } from "../core/policy/mesh-config.ts";
 import { type SpiffeId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import type { FederationConfig } from "../identity/server/federation/federation.ts";
 import type { Level } from "../io/log.ts";
+import { type Address, address } from "./address.ts";
 import { readConfigFile } from "./config-file.ts";
+import { federationConfig, federationFaults, federationShape } from "./federation-config.ts";
 import { type NodeAttestorsConfig, nodeAttestorsConfig, nodeAttestorsShape } from "./node-attestors.ts";
 import { roleFaults, rolesOf, rolesShape } from "./roles-config.ts";
 import { spireServer } from "./spire/server-file.ts";
-
-export interface Address {
-  readonly host: string;
-  readonly port: number;
-}
 
 export interface ServerConfig {
   readonly trustDomain: TrustDomain;
@@ -62,6 +60,8 @@ export interface ServerConfig {
   readonly nodeAttestors: NodeAttestorsConfig;
   /** Which agents are forgotten after they expired; null: none. */
   readonly pruneAgents: { readonly expiredForMs: number; readonly nonReattestable: boolean } | null;
+  /** Our bundle endpoint, and whose bundles we follow; null: neither. */
+  readonly federation: FederationConfig | null;
   readonly services: readonly Service[];
   readonly roles: readonly Role[];
   readonly logLevel: Level;
@@ -71,18 +71,6 @@ export interface HealthConfig {
   readonly listen: Address;
   readonly livePath: string;
   readonly readyPath: string;
-}
-
-/** `host:port`, an IPv6 host in brackets; port 0 takes a free one. */
-export function address(): Shape<Address> {
-  return refined(string({ what: "an address `host:port`" }), (text, at) => {
-    const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(text);
-    const number = Number(match?.[3]);
-    if (match === null || number > 65_535) {
-      return at.fault(`\`${text}\` is not an address`, "write it as `127.0.0.1:8081`");
-    }
-    return { host: match[1] ?? match[2] ?? "", port: number };
-  });
 }
 
 /** Checked by `shape`, and kept as it was written: another part reads it again. */
@@ -151,6 +139,7 @@ const shape = object({
   health: optional(healthShape()),
   nodeAttestors: optional(nodeAttestorsShape),
   pruneAgents: optional(object({ expiredFor: required(duration(1_000)), nonReattestable: optional(boolean()) })),
+  federation: optional(federationShape),
   services: optional(record(service, label)),
   roles: optional(rolesShape),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
@@ -174,7 +163,14 @@ export function readServerFile(file: string, options: { readonly expandEnv?: boo
   const { document, findings, baseDir } = readConfigFile(file, { ...options, hint, spire: spireServer });
   const { value, issues } = validate(shape, document);
   const config = value === undefined ? null : complete(value, baseDir);
-  const found = config === null ? issues : [...issues, ...pathFaults(config, document)];
+  const found =
+    config === null || value === undefined
+      ? issues
+      : [
+          ...issues,
+          ...pathFaults(config, document),
+          ...federationFaults(value.federation, config.trustDomain, document),
+        ];
   if (found.length > 0 || config === null) {
     throw configError([...found, ...findings]);
   }
@@ -220,6 +216,7 @@ function complete(given: Given, dir: string): ServerConfig {
             expiredForMs: given.pruneAgents.expiredFor,
             nonReattestable: given.pruneAgents.nonReattestable ?? false,
           },
+    federation: federationConfig(given.federation, dir),
     services: Object.entries(given.services ?? {}).map(([name, one]) => ({
       name,
       namespace: one.namespace,

@@ -50,6 +50,8 @@ export interface ServerReady {
   readonly xds: string;
   readonly http: string;
   readonly adminSocket: string;
+  /** Where our bundle is served to other trust domains; null: nowhere. */
+  readonly bundleEndpoint: string | null;
   /** PEM of the trust bundle, kept current: agents start from it. */
   readonly trustBundle: string;
   readonly addresses: { readonly listen: readonly string[]; readonly xds: readonly string[] };
@@ -59,6 +61,7 @@ export interface RunningServer {
   readonly ready: ServerReady;
   readonly registry: Registry;
   readonly identity: IdentityServer;
+  readonly authority: Authority;
   readonly control: Control;
   /** Ends everything, in the order that leaves nothing half-done. */
   close(): Promise<void>;
@@ -105,6 +108,7 @@ async function start(
     adminIds: config.adminIds,
     rateLimit: config.rateLimit,
     pruneAgents: config.pruneAgents,
+    federation: config.federation,
     clock,
     log,
     roles: config.roles,
@@ -123,7 +127,7 @@ async function start(
     cleanups.push(() => health.close());
   }
   const ready = readyDocument(config, trustBundle, listening, control, http);
-  return { ready, registry, identity, control, close };
+  return { ready, registry, identity, authority, control, close };
 }
 
 function openAuthority(
@@ -204,6 +208,7 @@ function readyDocument(
     xds: addresses.xds[0] ?? "",
     http: text(http),
     adminSocket: config.adminSocket,
+    bundleEndpoint: listening.bundleEndpoint === null ? null : text(listening.bundleEndpoint),
     trustBundle,
     addresses,
   };

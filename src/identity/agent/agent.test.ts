@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { FakeClock } from "../../core/base/clock.ts";
 import type { EveryhopError } from "../../core/base/errors.ts";
+import { parseTrustDomain } from "../../core/spiffe/id.ts";
 import { parseCertificate } from "../../core/x509/certificate.ts";
 import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
 import { silentLog } from "../../io/log.ts";
@@ -295,6 +296,11 @@ test("bundles of federated trust domains are given to those whose entries name t
   const source = watch(await start());
   await until(() => source.bundles.value.size === 2, "the foreign bundle");
   assert.deepEqual([...source.bundles.value.keys()].sort(), ["example.com", "other.org"]);
+  const next = new FakeServer(clock);
+  server.federated.set("other.org", [next.ca.der]);
+  server.setEntries({ id: "e1", spiffeId: WEB, selectors: [UID], federatesWith: ["other.org"] });
+  const other = () => source.bundles.value.get(parseTrustDomain("other.org"))?.[0];
+  await until(() => Buffer.compare(other() ?? Buffer.of(), next.ca.der) === 0, "the foreign bundle's change");
 });
 
 test("a workload whose first SVID cannot be obtained is told so, and gets it when it can be", async () => {

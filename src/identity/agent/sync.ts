@@ -57,6 +57,7 @@ export class NodeSync {
   #pushes = true;
   #entriesDirty = true;
   #bundleDirty = true;
+  #federatedDirty = true;
   #federated: ReadonlySet<TrustDomain> = new Set();
   #askAtMs = 0;
   #attempt = 0;
@@ -238,6 +239,8 @@ export class NodeSync {
       const before = cache.entries.size;
       cache.setEntries(await this.#api.entries(cache.entries));
       this.#askAtMs = clock.now() + this.#pollMs();
+      // The server tells of a federated bundle as of an entry: by a new revision.
+      this.#federatedDirty = true;
       if (cache.entries.size !== before) {
         log.info("entries changed", { entries: cache.entries.size, before });
       }
@@ -253,7 +256,7 @@ export class NodeSync {
     for (const gone of [...this.#federated].filter((name) => !wanted.has(name))) {
       cache.removeBundle(gone);
     }
-    const stale = this.#timeToAsk();
+    const stale = this.#federatedDirty;
     for (const name of wanted) {
       if (stale || cache.bundleOf(name) === undefined) {
         const bundle = await this.#api.federatedBundle(name);
@@ -266,6 +269,7 @@ export class NodeSync {
       }
     }
     this.#federated = wanted;
+    this.#federatedDirty = false;
   }
 
   #watch(): void {

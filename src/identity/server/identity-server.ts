@@ -17,6 +17,7 @@ import { Bundle as BundleApi } from "../../gen/spire/api/server/bundle/v1/bundle
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { LocalAuthority } from "../../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
+import type { HttpListener } from "../../io/http.ts";
 import type { Log } from "../../io/log.ts";
 import { peerCredentials } from "../../io/peer.ts";
 import { listenTls, listenUnix, type RpcListener, type Service } from "../../io/rpc/listen.ts";
@@ -30,6 +31,7 @@ import { bundleService } from "./bundle-service.ts";
 import { Bundles } from "./bundles.ts";
 import { type Caller, Callers } from "./callers.ts";
 import { entryService } from "./entry-service.ts";
+import { Federation, type FederationConfig } from "./federation/federation.ts";
 import { type GuardedHandlers, type GuardOptions, guard } from "./guard.ts";
 import { Issuer } from "./issuer.ts";
 import { localAuthorityService } from "./local-authority-service.ts";
@@ -39,7 +41,7 @@ import { NodeWatch } from "./node-watch.ts";
 import { type AgentPruning, Nodes } from "./nodes.ts";
 import { RateLimiter } from "./rate-limit.ts";
 import type { Registry } from "./registry.ts";
-import { keepServerSvid } from "./server-svid.ts";
+import { keepServerSvid, type ServerSvid } from "./server-svid.ts";
 import { svidService } from "./svid-service.ts";
 
 export interface IdentityServerOptions {
@@ -49,6 +51,8 @@ export interface IdentityServerOptions {
   readonly authority: Authority;
   /** Life of an agent's own SVID. Default: as any other's. */
   readonly agentTtlMs?: number;
+  /** Default: no endpoint, and nobody whose bundle is followed. */
+  readonly federation?: FederationConfig | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -75,6 +79,8 @@ export interface ListenOptions {
 export interface Listening {
   /** In the order asked for. */
   readonly addresses: readonly { readonly host: string; readonly port: number }[];
+  /** Of the bundle endpoint; null where there is none. */
+  readonly bundleEndpoint: { readonly host: string; readonly port: number } | null;
   close(): Promise<void>;
 }
 
@@ -118,11 +124,18 @@ function limiterOf({ rateLimit, clock }: IdentityServerOptions): (limit: Limit) 
   return (limit) => new RateLimiter({ ...(off.has(limit) ? UNLIMITED : LIMITS[limit]), clock });
 }
 
+interface Parts {
+  readonly bundles: Bundles;
+  readonly own: ServerSvid;
+  readonly federation: Federation;
+}
+
 /** Everything that says who you are, before it listens. */
 export class IdentityServer {
   /** `spiffe://<trust domain>/spire/server`. */
   readonly svid: Cell<X509Svid>;
   readonly bundles: Bundles;
+  readonly federation: Federation;
   /** DER authorities of our own trust domain. */
   readonly authorities: Cell<readonly Uint8Array[]>;
   readonly nodes: Nodes;
@@ -134,11 +147,12 @@ export class IdentityServer {
   readonly #limiters: Readonly<Record<Limit, RateLimiter>>;
   readonly #stop: (() => void)[];
 
-  private constructor(options: IdentityServerOptions, bundles: Bundles, own: { svid: Cell<X509Svid>; stop(): void }) {
+  private constructor(options: IdentityServerOptions, { bundles, own, federation }: Parts) {
     const { store, registry, authority, clock, log } = options;
     this.#options = options;
     this.#metrics = identityMetrics(options.metrics);
     this.bundles = bundles;
+    this.federation = federation;
     this.svid = own.svid;
     this.authorities = new Cell(bundles.own.value.x509Authorities);
     const issuer = new Issuer(authority, registry, this.#metrics.issued, options.agentTtlMs);
@@ -169,15 +183,22 @@ export class IdentityServer {
       bundleSequence: () => Number(bundles.own.value.sequence),
     });
     const unwatch = bundles.own.watch((bundle: Bundle) => this.#publish(bundle));
-    this.#stop = [own.stop, unwatch, this.#pruneEvery(PRUNE_MS)];
+    this.#stop = [own.stop, unwatch, () => federation.close(), this.#pruneEvery(PRUNE_MS)];
   }
 
   static async open(options: IdentityServerOptions): Promise<IdentityServer> {
-    const { store, registry, authority, log } = options;
+    const { store, registry, authority, clock, log } = options;
     const bundles = await Bundles.open(store, registry, authority.bundle);
     const onError = (error: unknown) => log.error("the server's own certificate could not be renewed", { error });
     const own = await keepServerSvid({ ...options, bundle: bundles.own, onError });
-    return new IdentityServer(options, bundles, own);
+    const config = options.federation ?? { federatesWith: [] };
+    try {
+      const federation = await Federation.open({ config, svid: own.svid, bundles, clock, log });
+      return new IdentityServer(options, { bundles, own, federation });
+    } catch (error) {
+      own.stop();
+      throw error;
+    }
   }
 
   #publish({ x509Authorities }: Bundle): void {
@@ -207,17 +228,20 @@ export class IdentityServer {
   /** Listens on every address and the admin socket, or on none. Errors: `port-in-use`, `unavailable`. */
   async listen(options: ListenOptions): Promise<Listening> {
     const tcp: RpcListener<Caller>[] = [];
+    let bundleEndpoint: HttpListener | null = null;
     const closeAll = async (): Promise<void> => {
-      await Promise.all(tcp.map((listener) => listener.close()));
+      await Promise.all([...tcp, bundleEndpoint].map((listener) => listener?.close()));
     };
     try {
       for (const address of options.listen) {
         tcp.push(await this.#listenTls(address, options));
       }
+      bundleEndpoint = await this.federation.listen();
       const local = await this.#listenAdmin(options);
       const unwatch = [this.#disconnectThrownOut(tcp), this.#disconnectUnproven(tcp)];
       return {
         addresses: tcp.map(({ port }, index) => ({ host: options.listen[index]?.host ?? "", port })),
+        bundleEndpoint: bundleEndpoint === null ? null : { host: bundleEndpoint.host, port: bundleEndpoint.port },
         close: async () => {
           for (const end of unwatch) {
             end();
