@@ -126,9 +126,13 @@ function describe(answer: Answer | Malformed): string {
   if ("error" in answer) {
     return `${answer.id ?? "-"}  error  ${answer.error.message}`;
   }
-  const { id, decision, status, reason, policy, rule, nearestMiss } = answer;
+  const { id, decision, status, reason, policy, rule, changes = [] } = answer;
   const where = policy === null ? "" : ` by ${policy}${rule === null ? "" : ` rule ${rule}`}`;
-  const miss = nearestMiss ? `\n    would ${nearestMiss.would} (${nearestMiss.policy} rule ${nearestMiss.rule})` : "";
+  const miss = changes
+    .map(
+      (change) => `\n    would ${change.would} (${change.policy}${change.rule === null ? "" : ` rule ${change.rule}`})`,
+    )
+    .join(", and");
   return `${id ?? "-"}  ${decision}  ${status}  ${reason}${where}${miss}`;
 }
 

@@ -56,7 +56,7 @@ export function resultDocument(run: TestRun, missing: readonly string[]): unknow
 }
 
 function caseDocument({ test, case: given, ok, differences, answer }: CaseResult): unknown {
-  const { explain, nearestMiss, ...actual } = answer;
+  const { explain, nearestMiss, changes, ...actual } = answer;
   return {
     suite: test.name,
     name: given.name,
@@ -66,7 +66,7 @@ function caseDocument({ test, case: given, ok, differences, answer }: CaseResult
     actual,
     differences,
     ...(explain === undefined ? {} : { explain }),
-    ...(nearestMiss === undefined ? {} : { nearestMiss }),
+    ...(nearestMiss === undefined ? {} : { nearestMiss, changes }),
   };
 }
 

@@ -1,10 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { DenialDocument, StatusDocument } from "../core/api/admin.ts";
+import type { DenialDocument, NearestMiss, StatusDocument } from "../core/api/admin.ts";
 import { printable } from "./printable.ts";
 import { killText, statusText, whyText } from "./status-text.ts";
 
 const NOW = Date.parse("2030-01-01T12:00:00.000Z");
+
+const miss: NearestMiss = {
+  kind: "AuthorizationPolicy",
+  policy: "production/payment-service-access",
+  rule: 0,
+  would: "be allowed if `methods` included `PUT`",
+  patch: [{ op: "add", path: "/spec/rules/0/to/0/operation/methods/-", value: "PUT" }],
+};
 
 const denial: DenialDocument = {
   id: "d-7f3a",
@@ -20,12 +28,8 @@ const denial: DenialDocument = {
   policy: "production/payment-service-access",
   rule: 0,
   snapshotVersion: 17,
-  nearestMiss: {
-    policy: "production/payment-service-access",
-    rule: 0,
-    would: "be allowed if `methods` included `PUT`",
-    patch: [{ op: "add", path: "/spec/rules/0/to/0/operation/methods/-", value: "PUT" }],
-  },
+  nearestMiss: miss,
+  changes: [miss],
 };
 
 const tcp: DenialDocument = {
@@ -42,6 +46,7 @@ const tcp: DenialDocument = {
   policy: null,
   rule: null,
   nearestMiss: null,
+  changes: [],
 };
 
 const status: StatusDocument = {

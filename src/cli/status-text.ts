@@ -115,13 +115,15 @@ function ruleText(policy: string | null, rule: number | null): string {
   return rule === null ? policy : `${policy}, rule ${rule}`;
 }
 
-function nearestMissText({ nearestMiss }: DenialDocument): string {
-  if (nearestMiss === null) {
-    return "Nearest: no change of one rule would have allowed it.";
+function nearestMissText({ changes }: DenialDocument): string {
+  if (changes.length === 0) {
+    return "Nearest: no change of a policy would have allowed it.";
   }
-  const { policy, rule, would, patch } = nearestMiss;
-  const operations = patch.map((operation) => `  ${printable(JSON.stringify(operation))}`).join("\n");
-  return `Nearest: ${printable(policy)}, rule ${rule} would ${printable(would)}\n${operations}`;
+  const all = changes.map(({ policy, rule, would, patch }) => {
+    const operations = patch.map((operation) => `  ${printable(JSON.stringify(operation))}`);
+    return [`${printable(ruleText(policy, rule))} would ${printable(would)}`, ...operations].join("\n");
+  });
+  return changes.length === 1 ? `Nearest: ${all[0]}` : `Nearest, all of these together:\n${all.join("\n")}`;
 }
 
 function allowedText({ allowed, destination, version }: WhyDocument): string {

@@ -14,6 +14,7 @@ test("a denial is kept as it was told, with what was not said as null", async (t
   const sidecar = mesh.sidecar("production/payment-service");
   await sidecar.until((s) => s.pushes === 1);
   const nearestMiss = {
+    kind: "AuthorizationPolicy",
     policy: "production/p",
     rule: 0,
     would: "be allowed if …",
@@ -34,7 +35,7 @@ test("a denial is kept as it was told, with what was not said as null", async (t
         reason: "deny-rule",
         policy: "production/p",
         rule: 0,
-        nearestMiss: JSON.stringify(nearestMiss),
+        nearestMiss: JSON.stringify([nearestMiss]),
         snapshotVersion: 3,
       },
       { id: "b", time: timestampFromMs(at + 1), port: 5432, reason: "plaintext-refused" },
@@ -57,6 +58,7 @@ test("a denial is kept as it was told, with what was not said as null", async (t
     rule: 0,
     snapshotVersion: 3,
     nearestMiss,
+    changes: [nearestMiss],
   });
   assert.deepEqual(
     [newest?.id, newest?.source, newest?.method, newest?.path, newest?.policy, newest?.rule, newest?.nearestMiss],
@@ -192,6 +194,7 @@ test("denials: a ring for each service, found by id, newest first", () => {
     rule: null,
     snapshotVersion: 1,
     nearestMiss: null,
+    changes: [],
   });
   denials.add("n/quiet", [made("quiet", 0)]);
   for (let at = 1; at <= 50; at++) {

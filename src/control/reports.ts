@@ -4,6 +4,7 @@ import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import type { DenialDocument, NearestMiss } from "../core/api/admin.ts";
 import { EveryhopError } from "../core/base/errors.ts";
+import { onlyOne } from "../core/policy/nearest/changes.ts";
 import { type SpiffeId, spiffeIdFault } from "../core/spiffe/id.ts";
 import type {
   DenialSchema,
@@ -183,7 +184,7 @@ function readDenial(denial: MessageShape<typeof DenialSchema>, destination: stri
     policy: orNull(policy, 512),
     rule: rule ?? null,
     snapshotVersion: denial.snapshotVersion,
-    nearestMiss: readNearestMiss(nearestMiss),
+    ...readChanges(nearestMiss),
   };
 }
 
@@ -194,17 +195,26 @@ function readTime(time: Timestamp | undefined, now: number): string {
 
 const MAX_NEAREST_MISS = 16_384;
 
-function readNearestMiss(text: string): NearestMiss | null {
+function readChanges(text: string): Pick<DenialDocument, "nearestMiss" | "changes"> {
+  const none = { nearestMiss: null, changes: [] };
   if (text === "" || text.length > MAX_NEAREST_MISS) {
-    return null;
+    return none;
   }
   try {
-    const { policy, rule, would, patch } = JSON.parse(text) as Partial<NearestMiss>;
-    const whole = typeof policy === "string" && typeof rule === "number" && typeof would === "string";
-    return whole && Array.isArray(patch) ? { policy, rule, would, patch } : null;
+    const given: unknown = JSON.parse(text);
+    const changes = (Array.isArray(given) ? given : [given]).map(readChange);
+    const whole = changes.filter((change) => change !== null);
+    return whole.length < changes.length ? none : { nearestMiss: onlyOne(whole), changes: whole };
   } catch {
-    return null;
+    return none;
   }
+}
+
+function readChange(given: Partial<NearestMiss> | null): NearestMiss | null {
+  const { kind, policy, rule, would, patch } = given ?? {};
+  const whole = typeof kind === "string" && typeof policy === "string" && typeof would === "string";
+  const isRule = rule === null || typeof rule === "number";
+  return whole && isRule && Array.isArray(patch) ? { kind, policy, rule, would, patch } : null;
 }
 
 const clip = (text: string, length: number): string => text.slice(0, length);

@@ -92,8 +92,7 @@ export function recordDenial(
   if (request === null && verdict.reason !== "plaintext-refused") {
     telemetry.tcpDenied(source, destination).value++;
   }
-  const decided = verdict.reason !== "killed" && verdict.reason !== "plaintext-refused";
-  const explained = decided && denials.mayExplain(now);
+  const explained = verdict.reason !== "killed" && denials.mayExplain(now);
   denials.add({
     id,
     timeMs: now,
@@ -105,7 +104,7 @@ export function recordDenial(
         ? null
         : { method: request.method ?? "", path: cut(request.path ?? ""), host: cut(request.host ?? "") },
     verdict,
-    nearestMiss: explained ? facts.enforcer.nearestMiss(connection, request, verdict) : null,
+    changes: explained ? facts.enforcer.changes(connection, request, verdict) : [],
     snapshotVersion: facts.snapshot.version,
   });
   return id;

@@ -223,7 +223,7 @@ describe("a sidecar and its control plane", () => {
       port: 8080,
       request: null,
       verdict: PLAINTEXT_REFUSED,
-      nearestMiss: null,
+      changes: [],
       snapshotVersion: 7,
     });
     const [denial] = (await reports.next()).denials;

@@ -15,7 +15,8 @@ export interface DenialRecord {
   /** Null for TCP. */
   readonly request: { readonly method: string; readonly path: string; readonly host: string } | null;
   readonly verdict: Verdict;
-  readonly nearestMiss: NearestMiss | null;
+  /** What together would have allowed it. */
+  readonly changes: readonly NearestMiss[];
   readonly snapshotVersion: number;
 }
 

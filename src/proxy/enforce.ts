@@ -5,7 +5,7 @@ import { compile } from "../core/policy/compile.ts";
 import { decideHttp, decideTcp, mtlsMode } from "../core/policy/evaluate.ts";
 import type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
 import { parseMeshConfig } from "../core/policy/mesh-config.ts";
-import { nearestMiss } from "../core/policy/nearest-miss.ts";
+import { nearestChanges } from "../core/policy/nearest/changes.ts";
 import { normalizePath } from "../core/policy/normalize.ts";
 import { parseResourceJson } from "../core/policy/parse.ts";
 import type { MtlsMode } from "../core/policy/resources.ts";
@@ -21,7 +21,7 @@ export interface Enforcer {
   http(peer: PeerFacts, request: HttpFacts): Verdict;
   tcp(peer: PeerFacts): Verdict;
   /** What would have to be otherwise. Expensive; for denials that are reported. `request` null: TCP. */
-  nearestMiss(peer: PeerFacts, request: HttpFacts | null, verdict: Verdict): NearestMiss | null;
+  changes(peer: PeerFacts, request: HttpFacts | null, verdict: Verdict): readonly NearestMiss[];
 }
 
 /** Compiles the snapshot's resources. Errors: `config-invalid`, where one of them is not understood: nothing is ignored. */
@@ -42,7 +42,8 @@ export function compileSnapshot(snapshot: Snapshot): Enforcer {
       return withoutProvider(decideHttp(compiled, peer, request));
     },
     tcp: (peer) => withoutProvider(decideTcp(compiled, peer)),
-    nearestMiss: (peer, request, verdict) => nearestMiss(compiled, peer, request, verdict),
+    changes: (peer, request, { reason }) =>
+      nearestChanges({ compiled, peer, request, reason, isUnread: workload.protocol !== "tcp" }),
   };
 }
 

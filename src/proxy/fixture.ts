@@ -45,7 +45,7 @@ export function testEnforcer(
     },
     http: (peer, { method, path }) => (allow(peer.principal, method, path) ? ALLOW : DENY),
     tcp: (peer) => (allow(peer.principal, null, null) ? ALLOW : DENY),
-    nearestMiss: () => null,
+    changes: () => [],
   };
 }
 

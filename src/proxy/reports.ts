@@ -117,7 +117,7 @@ function identityOf(svid: X509Svid | null): NonNullable<Report["identity"]> {
 }
 
 function toMessage(record: DenialRecord): NonNullable<Report["denials"]>[number] {
-  const { request, verdict, nearestMiss } = record;
+  const { request, verdict, changes } = record;
   return {
     id: record.id,
     time: timestampFromMs(record.timeMs),
@@ -130,7 +130,7 @@ function toMessage(record: DenialRecord): NonNullable<Report["denials"]>[number]
     reason: verdict.reason,
     policy: verdict.policy ?? "",
     ...(verdict.rule === null ? {} : { rule: verdict.rule }),
-    nearestMiss: nearestMiss === null ? "" : JSON.stringify(nearestMiss),
+    nearestMiss: changes.length === 0 ? "" : JSON.stringify(changes),
     snapshotVersion: record.snapshotVersion,
   };
 }

@@ -41,8 +41,10 @@ export interface PolicyStatus {
 
 /** What would have to be otherwise for the request to be allowed. */
 export interface NearestMiss {
+  readonly kind: string;
   readonly policy: string;
-  readonly rule: number;
+  /** Null where it is not about a rule. */
+  readonly rule: number | null;
   readonly would: string;
   /** RFC 6902 operations on that resource. */
   readonly patch: readonly unknown[];
@@ -63,7 +65,10 @@ export interface DenialDocument {
   readonly policy: string | null;
   readonly rule: number | null;
   readonly snapshotVersion: number;
+  /** Null where no change of one resource would do. */
   readonly nearestMiss: NearestMiss | null;
+  /** The changes that together would do; none where none helps. */
+  readonly changes: readonly NearestMiss[];
 }
 
 /** The answer of `everyhop why`. What is said of policies is said of those in force when asked, at `version`. */

@@ -2,7 +2,7 @@
 import { type CompiledTokens, compileTokens } from "./authenticate.ts";
 import type { MeshConfig } from "./mesh-config.ts";
 import { composeMtls, type MtlsModes } from "./mtls.ts";
-import type { AuthorizationPolicy, RequestAuthentication, Resource } from "./resources.ts";
+import type { AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Resource } from "./resources.ts";
 import { RuleIndex } from "./rule-index.ts";
 import { compileRule, type Layer } from "./rules.ts";
 import { selectResources, type WorkloadScope } from "./select.ts";
@@ -20,6 +20,7 @@ export interface CompiledPolicy {
   /** The AuthorizationPolicies in force, oldest first. */
   readonly policies: readonly AuthorizationPolicy[];
   readonly requestAuthentications: readonly RequestAuthentication[];
+  readonly peerAuthentications: readonly PeerAuthentication[];
   readonly tokens: CompiledTokens;
   readonly mtls: MtlsModes;
   readonly http: RuleSets;
@@ -57,6 +58,7 @@ export function compile(resources: readonly Resource[], workload: WorkloadScope,
     mesh,
     policies,
     requestAuthentications,
+    peerAuthentications: selected.filter((resource) => resource.kind === "PeerAuthentication"),
     get tokens() {
       tokens ??= compileTokens(requestAuthentications, mesh.meshConfig.rootNamespace);
       return tokens;

@@ -9,8 +9,10 @@ import type { DecisionRequest } from "./decision-request.ts";
 import { decideHttp, decideTcp, mtlsMode } from "./evaluate.ts";
 import { type Explanation, explain } from "./explain.ts";
 import type { HttpFacts, PeerFacts } from "./facts.ts";
-import { claimsOf, httpFacts, receivedRequest } from "./received.ts";
+import type { TokenReplay } from "./nearest/changes.ts";
+import { claimsOf, httpFacts, type ReceivedRequest, receivedRequest } from "./received.ts";
 import type { MtlsMode, Resource } from "./resources.ts";
+import type { TokenFault } from "./token-check.ts";
 import { BAD_REQUEST, BAD_TOKEN, PLAINTEXT_REFUSED, type Verdict, WRONG_AUDIENCE } from "./verdict.ts";
 
 export interface Answer
@@ -20,6 +22,8 @@ export interface Answer
   /** The normalised path; not there on TCP and where the answer is 400. */
   readonly path?: string;
   readonly mtls: "strict" | "permissive" | "disable";
+  /** What is wrong with the token, where that is why. */
+  readonly tokenFault?: TokenFault;
 }
 
 /** One request with what the evaluator needs, or the verdict that came before any policy. */
@@ -29,6 +33,8 @@ export interface Prepared {
   /** Null on TCP. */
   readonly http: HttpFacts | null;
   readonly refused: Verdict | null;
+  /** What is wrong with the token, where that is why. */
+  readonly fault: TokenFault | null;
 }
 
 export interface DeciderOptions {
@@ -69,21 +75,38 @@ export class Decider {
     const isRefused = isTransportRefused(mtlsMode(compiled, peer.destinationPort), request);
     const part = request.request;
     const received = part === null ? null : receivedRequest(part, request, this.#mesh);
+    const base = { compiled, peer, fault: null };
     if (isRefused || part === null || received === null) {
       const http = received === null ? null : httpFacts(received, null);
-      return { compiled, peer, http, refused: isRefused ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
+      return { ...base, http, refused: isRefused ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
     }
     if (part.auth !== null) {
-      return { compiled, peer, http: httpFacts(received, claimsOf(part.auth, compiled.tokens)), refused: null };
+      return { ...base, http: httpFacts(received, claimsOf(part.auth, compiled.tokens)), refused: null };
     }
     const result = authenticate(compiled.tokens, received, this.#now(), this.#keysOf);
-    const http = httpFacts(received, result.ok ? result.claims : null);
-    return { compiled, peer, http, refused: result.ok ? null : result.status === 403 ? WRONG_AUDIENCE : BAD_TOKEN };
+    return result.ok
+      ? { ...base, http: httpFacts(received, result.claims), refused: null }
+      : {
+          ...base,
+          http: httpFacts(received, null),
+          refused: result.status === 403 ? WRONG_AUDIENCE : BAD_TOKEN,
+          fault: result.fault,
+        };
+  }
+
+  /** How the request's tokens can be looked at again; null where it carries validated claims, or is no request. */
+  #replayOf(request: DecisionRequest): TokenReplay | null {
+    const part = request.request;
+    if (part === null || part.auth !== null || receivedRequest(part, request, this.#mesh) === null) {
+      return null;
+    }
+    const received = (): ReceivedRequest => receivedRequest(part, request, this.#mesh) as ReceivedRequest;
+    return { received, nowMs: this.#now(), keysOf: this.#keysOf };
   }
 
   decide(request: DecisionRequest, options: { readonly explain?: boolean } = {}): Answer {
     const prepared = this.prepare(request);
-    const { compiled, peer, http } = prepared;
+    const { compiled, peer, http, fault } = prepared;
     const verdict = verdictOf(prepared);
     const { decision, status, reason, policy, rule, audit, dryRun } = verdict;
     const mtls = mtlsMode(compiled, peer.destinationPort).toLowerCase() as Answer["mtls"];
@@ -99,7 +122,8 @@ export class Decider {
       audit,
       dryRun,
       mtls,
-      ...(options.explain ? explain(compiled, peer, http, verdict) : {}),
+      ...(fault === null ? {} : { tokenFault: fault }),
+      ...(options.explain ? explain(compiled, peer, http, verdict, this.#replayOf(request)) : {}),
     };
   }
 }

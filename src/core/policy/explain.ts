@@ -2,7 +2,7 @@
 import type { CompiledPolicy } from "./compile.ts";
 import { viewOf } from "./evaluate.ts";
 import { type HttpFacts, type Peer, type PeerFacts, peerOf } from "./facts.ts";
-import { type NearestMiss, nearestMiss } from "./nearest-miss.ts";
+import { type NearestMiss, nearestChanges, onlyOne, type TokenReplay } from "./nearest/changes.ts";
 import type { Action, AuthorizationPolicy } from "./resources.ts";
 import { compileField, type Field, type Layer, ruleFields } from "./rules.ts";
 import { type HttpView, isHttpOnly, type TestContext } from "./tests.ts";
@@ -11,8 +11,10 @@ import type { Verdict } from "./verdict.ts";
 export interface Explanation {
   /** One entry per rule of every AuthorizationPolicy that selects the workload. */
   readonly explain: readonly RuleExplanation[];
-  /** For a denial, what would have to change; null where no change of one policy would do. */
+  /** For a denial, what would have to change; null where no change of one resource would do. */
   readonly nearestMiss?: NearestMiss | null;
+  /** For a denial, the changes that together would do; none where no change helps. */
+  readonly changes?: readonly NearestMiss[];
 }
 
 export interface RuleExplanation {
@@ -36,15 +38,18 @@ export function explain(
   peer: PeerFacts,
   request: HttpFacts | null,
   verdict: Verdict,
+  replay: TokenReplay | null = null,
 ): Explanation {
   const known = peerOf(peer);
   const view = request === null ? null : { ...viewOf(request, known) };
   const rules = compiled.policies.flatMap((policy) =>
     policy.rules.map((_, index) => explainRule(compiled, policy, index, known, view)),
   );
-  return verdict.decision === "allow"
-    ? { explain: rules }
-    : { explain: rules, nearestMiss: nearestMiss(compiled, peer, request, verdict) };
+  if (verdict.decision === "allow") {
+    return { explain: rules };
+  }
+  const changes = nearestChanges({ compiled, peer, request, reason: verdict.reason, replay });
+  return { explain: rules, nearestMiss: onlyOne(changes), changes };
 }
 
 export function testContext(compiled: CompiledPolicy, policy: AuthorizationPolicy): TestContext {

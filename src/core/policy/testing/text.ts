@@ -12,13 +12,15 @@ export function failureLines({ case: given, differences, answer }: CaseResult): 
   const { decision, status, reason, policy, rule } = answer;
   const by = policy === null ? "" : ` by ${policy}${rule === null ? "" : ` rule ${rule}`}`;
   const { file, line, column } = given.place;
-  const miss = answer.nearestMiss;
   return [
     `at ${[file, line, column].filter((part) => part !== undefined).join(":")}`,
     ...differences.map(differenceText),
     `answered: ${decision} ${status} ${reason}${by}`,
     ...(answer.explain ?? []).map(ruleLine),
-    ...(miss ? [`would ${miss.would} (${miss.policy})`, `patch: ${JSON.stringify(miss.patch)}`] : []),
+    ...(answer.changes ?? []).flatMap(({ would, policy: changed, patch }) => [
+      `would ${would} (${changed})`,
+      `patch: ${JSON.stringify(patch)}`,
+    ]),
   ];
 }
 

@@ -180,7 +180,7 @@ export declare type Denial = Message<"everyhop.proxy.v1.Denial"> & {
   rule?: number | undefined;
 
   /**
-   * JSON of the nearest miss, as in `policy decide --explain`; empty where there is none.
+   * JSON of the changes that together would have allowed it, as in `policy decide --explain`; empty where there are none.
    *
    * @generated from field: string nearest_miss = 12;
    */
