@@ -34,11 +34,11 @@ export class Bundles {
   /** `authorities` is what our own signers publish. */
   static async open(store: Store, registry: Registry, authorities: Cell<Bundle>): Promise<Bundles> {
     const kept = new Map<TrustDomain, Bundle>();
-    for (const { trustDomain, document } of await store.bundles.all()) {
+    for (const { trustDomain, document } of registry.bundles()) {
       kept.set(trustDomain, bundleFromDocument(trustDomain, document));
     }
     const bundles = new Bundles(store, registry, authorities, kept);
-    store.watch((change) => {
+    registry.watch((change) => {
       if (change.kind === "bundle") {
         bundles.#apply(
           change.id,

@@ -167,7 +167,7 @@ export class IdentityServer {
       status: limiter("status"),
       admin: limiter("admin"),
     };
-    const watch = new NodeWatch({ store, registry, bundles, clock });
+    const watch = new NodeWatch({ registry, bundles, clock });
     this.#services = [
       (by) => guard(Agent, agentService(registry, this.nodes, log), by),
       (by) => guard(Entry, entryService(registry), by),
@@ -370,7 +370,7 @@ export class IdentityServer {
         }
       });
     };
-    return this.#options.store.watch((change) => {
+    return this.#options.registry.watch((change) => {
       if (change.kind === "node" && (change.node === null || change.node.banned)) {
         disconnect(change.id);
       } else if (change.kind === "kill" && change.kill !== null) {

@@ -5,7 +5,6 @@ import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Node, WatchEventSchema, WatchRequest } from "../../gen/everyhop/node/node_pb.js";
 import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
 import { rpcStatus } from "../../io/rpc/errors.ts";
-import type { Store } from "../../io/store/store.ts";
 import type { Bundles } from "./bundles.ts";
 import { agentDenied } from "./callers.ts";
 import type { GuardedHandlers } from "./guard.ts";
@@ -23,7 +22,6 @@ interface Watcher {
 }
 
 export interface NodeWatchOptions {
-  readonly store: Store;
   readonly registry: Registry;
   readonly bundles: Bundles;
   readonly clock: Clock;
@@ -37,7 +35,7 @@ export class NodeWatch {
 
   constructor(options: NodeWatchOptions) {
     this.#options = options;
-    options.store.watch((change) => {
+    options.registry.watch((change) => {
       if (change.kind === "node") {
         this.#nodeChanged(change.id);
       }
@@ -102,7 +100,7 @@ export class NodeWatch {
   }
 
   #tell(watcher: Watcher): void {
-    const { registry, store, bundles } = this.#options;
+    const { registry, bundles } = this.#options;
     const entries = registry.authorizedEntries(watcher.agent);
     const federated = new Set(entries.flatMap(({ federatesWith }) => federatesWith));
     const known = [
@@ -113,7 +111,7 @@ export class NodeWatch {
     if (known !== watcher.known || sequence !== watcher.bundleSequence || watcher.bundleSequence === -1n) {
       watcher.known = known;
       watcher.bundleSequence = sequence;
-      watcher.call.write({ entriesRevision: BigInt(store.revision), bundleSequence: sequence });
+      watcher.call.write({ entriesRevision: BigInt(registry.revision), bundleSequence: sequence });
     }
   }
 }

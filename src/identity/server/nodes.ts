@@ -66,7 +66,7 @@ export class Nodes {
         const selectors = [makeSelector("spiffe_id", parentId)];
         await registry.createEntry({ spiffeId: agentId, parentId, selectors });
       } catch (error) {
-        await store.joinTokens.take(value);
+        await store.joinTokens.take(value, "withdrawn");
         throw error;
       }
     }
@@ -109,7 +109,7 @@ export class Nodes {
       throw new EveryhopError("failed-precondition", `could not find node attestor type \`${type.slice(0, 64)}\``);
     }
     const token = readJoinToken(payload);
-    const taken = await this.#options.store.joinTokens.take(token);
+    const taken = await this.#take(token);
     if (taken === null) {
       throw new EveryhopError(
         "invalid-argument",
@@ -123,6 +123,18 @@ export class Nodes {
       });
     }
     return provenByJoinToken(token);
+  }
+
+  /** Once more where nobody knows whether it was taken: an agent's only token shall not be lost with a connection. */
+  async #take(token: string): Promise<{ readonly expiresAt: number } | null> {
+    const claim = randomUUID();
+    const { joinTokens } = this.#options.store;
+    return joinTokens.take(token, claim).catch((error: unknown) => {
+      if (error instanceof EveryhopError && error.code === "unavailable") {
+        return joinTokens.take(token, claim);
+      }
+      throw error;
+    });
   }
 
   /** A new SVID for an attested agent. The one it has stays good until this one is used. */

@@ -5,7 +5,8 @@ import { EveryhopError } from "../../core/base/errors.ts";
 import { type EntryDraft, type RegistrationEntry, validateEntry } from "../../core/entries/entry.ts";
 import { EntryIndex } from "../../core/entries/entry-index.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
-import type { Change, IssuanceRecord, KillRecord, NodeRecord, Store } from "../../io/store/store.ts";
+import type { BundleRecord, Change, IssuanceRecord, KillRecord, NodeRecord, Store } from "../../io/store/store.ts";
+import { Records } from "./records.ts";
 
 export interface RegistryOptions {
   readonly store: Store;
@@ -35,44 +36,40 @@ export class Registry {
   readonly kills: Cell<readonly KillRecord[]>;
   readonly #store: Store;
   readonly #clock: Clock;
-  readonly #entries = new Map<string, RegistrationEntry>();
-  readonly #nodes = new Map<SpiffeId, NodeRecord>();
+  readonly #records: Records;
   #index: EntryIndex | null = null;
-  #killed: ReadonlySet<SpiffeId> = new Set();
 
-  private constructor({ store, trustDomain, clock }: RegistryOptions, kills: readonly KillRecord[]) {
+  private constructor({ store, trustDomain, clock }: RegistryOptions, records: Records) {
     this.#store = store;
     this.#clock = clock;
     this.trustDomain = trustDomain;
-    this.kills = new Cell<readonly KillRecord[]>([...kills].sort((a, b) => a.since - b.since));
-    this.#killed = new Set(kills.map(({ spiffeId }) => spiffeId));
+    this.#records = records;
+    this.kills = new Cell(this.#killsInOrder());
+    records.watch(({ kind }) => {
+      if (kind === "entry") {
+        this.#index = null;
+      } else if (kind === "kill") {
+        this.kills.set(this.#killsInOrder());
+      }
+    });
   }
 
   static async open(options: RegistryOptions): Promise<Registry> {
-    const { store } = options;
-    const registry = new Registry(options, await store.kills.all());
-    store.watch((change) => registry.#apply(change));
-    for (const entry of await store.entries.all()) {
-      registry.#entries.set(entry.id, entry);
-    }
-    for (const node of await store.nodes.all()) {
-      registry.#nodes.set(node.id, node);
-    }
-    return registry;
+    return new Registry(options, await Records.open(options.store));
   }
 
-  #apply(change: Change): void {
-    if (change.kind === "entry") {
-      setOrDelete(this.#entries, change.id, change.entry);
-      this.#index = null;
-    } else if (change.kind === "node") {
-      setOrDelete(this.#nodes, change.id, change.node);
-    } else if (change.kind === "kill") {
-      const others = this.kills.value.filter(({ spiffeId }) => spiffeId !== change.id);
-      const kills = change.kill === null ? others : [...others, change.kill];
-      this.#killed = new Set(kills.map(({ spiffeId }) => spiffeId));
-      this.kills.set(kills);
-    }
+  /** Number of the last change that is in here; it grows by one with each, over all replicas. */
+  get revision(): number {
+    return this.#records.revision;
+  }
+
+  /** Calls `watcher` after each change, also of other replicas, in the order of the writes; the function returned ends it. */
+  watch(watcher: (change: Change) => void): () => void {
+    return this.#records.watch(watcher);
+  }
+
+  #killsInOrder(): readonly KillRecord[] {
+    return [...this.#records.kills.values()].sort((a, b) => a.since - b.since);
   }
 
   /** In order of id. */
@@ -81,22 +78,30 @@ export class Registry {
   }
 
   entry(id: string): RegistrationEntry | null {
-    return this.#entries.get(id) ?? null;
+    return this.#records.entries.get(id) ?? null;
   }
 
   /** Entries are replaced, never changed in place: an index stays true until the next change. */
   #indexed(): EntryIndex {
-    this.#index ??= new EntryIndex([...this.#entries.values()].sort((a, b) => (a.id < b.id ? -1 : 1)));
+    this.#index ??= new EntryIndex([...this.#records.entries.values()].sort((a, b) => (a.id < b.id ? -1 : 1)));
     return this.#index;
   }
 
   node(id: SpiffeId): NodeRecord | null {
-    return this.#nodes.get(id) ?? null;
+    return this.#records.nodes.get(id) ?? null;
+  }
+
+  bundle(trustDomain: TrustDomain): BundleRecord | null {
+    return this.#records.bundles.get(trustDomain) ?? null;
+  }
+
+  bundles(): readonly BundleRecord[] {
+    return [...this.#records.bundles.values()];
   }
 
   /** In order of id. */
   nodes(): readonly NodeRecord[] {
-    return [...this.#nodes.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+    return [...this.#records.nodes.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
   /**
@@ -109,7 +114,7 @@ export class Registry {
     if (!checked.ok) {
       throw entryFaults(checked.faults);
     }
-    await this.#checkFederation(checked.entry);
+    this.#checkFederation(checked.entry);
     return this.#store.entries.create(checked.entry);
   }
 
@@ -117,7 +122,7 @@ export class Registry {
   async updateEntry(id: string, change: (current: RegistrationEntry) => EntryDraft): Promise<RegistrationEntry> {
     const before = this.entry(id);
     if (before !== null) {
-      await this.#checkFederation({ federatesWith: (change(before).federatesWith ?? []) as TrustDomain[] });
+      this.#checkFederation({ federatesWith: (change(before).federatesWith ?? []) as TrustDomain[] });
     }
     return this.#store.entries.update(id, (current) => {
       const context = { trustDomain: this.trustDomain, now: current.createdAtMs, newId: id };
@@ -134,9 +139,9 @@ export class Registry {
     return this.#store.entries.delete(id);
   }
 
-  async #checkFederation({ federatesWith }: Pick<RegistrationEntry, "federatesWith">): Promise<void> {
+  #checkFederation({ federatesWith }: Pick<RegistrationEntry, "federatesWith">): void {
     for (const trustDomain of federatesWith) {
-      if (trustDomain !== this.trustDomain && (await this.#store.bundles.get(trustDomain)) === null) {
+      if (trustDomain !== this.trustDomain && !this.#records.bundles.has(trustDomain)) {
         throw new EveryhopError("failed-precondition", `there is no bundle for the trust domain \`${trustDomain}\``, {
           hint: `set it first: \`everyhop bundle set --id spiffe://${trustDomain} --path FILE\``,
         });
@@ -146,7 +151,7 @@ export class Registry {
 
   /** What an agent may hand out now, in order of id: nothing expired, nothing killed. */
   authorizedEntries(agent: SpiffeId): readonly RegistrationEntry[] {
-    if (this.#killed.has(agent)) {
+    if (this.#records.kills.has(agent)) {
       return [];
     }
     const selectors = this.node(agent)?.selectors ?? [];
@@ -162,11 +167,11 @@ export class Registry {
 
   #isUsable(entry: RegistrationEntry): boolean {
     const expired = entry.expiresAtMs !== null && entry.expiresAtMs <= this.#clock.now();
-    return !expired && !this.#killed.has(entry.spiffeId);
+    return !expired && !this.#records.kills.has(entry.spiffeId);
   }
 
   isKilled(id: SpiffeId): boolean {
-    return this.#killed.has(id);
+    return this.#records.kills.has(id);
   }
 
   /**
@@ -235,14 +240,6 @@ export class Registry {
 
   #wholeSecond(): number {
     return Math.floor(this.#clock.now() / 1_000) * 1_000;
-  }
-}
-
-function setOrDelete<K, V>(map: Map<K, V>, key: K, value: V | null): void {
-  if (value === null) {
-    map.delete(key);
-  } else {
-    map.set(key, value);
   }
 }
 

@@ -5,7 +5,7 @@ import { EveryhopError } from "../../core/base/errors.ts";
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
 import { parseSelector } from "../../core/entries/selector.ts";
 import { parseSpiffeId, parseTrustDomain, type SpiffeId } from "../../core/spiffe/id.ts";
-import type { Change, IssuanceIntent, NodeRecord, Store } from "./store.ts";
+import type { IssuanceIntent, NodeRecord, Store, StoreEvent } from "./store.ts";
 
 /** A fresh store, and the same one opened again (after a crash where `crash`). */
 export interface StoreUnderTest {
@@ -87,6 +87,26 @@ export function storeContract(name: string, make: () => Promise<StoreUnderTest>)
   otherTests(on);
 }
 
+/** What a store that was made by testdata/schema-1.sql has to say: nothing of it is lost on the way to this version. */
+export async function assertOldest(store: Store): Promise<void> {
+  assert.deepEqual(await store.entries.all(), [anEntry()]);
+  assert.deepEqual(await store.nodes.all(), [aNode({ next: { serial: "0c", expiresAt: 10_000 } })]);
+  assert.deepEqual(await store.joinTokens.take("secret", "mine"), { expiresAt: 5_000 });
+  const issued = Buffer.from([1, 2, 3]);
+  assert.deepEqual(await store.issuance.get("01"), { ...anIntent("01"), intendedAtMs: 900, issued });
+  assert.deepEqual(await store.kills.all(), [{ order: "o1", spiffeId: id("/bad"), since: 7 }]);
+  assert.equal((await store.bundles.all())[0]?.sequence, 3);
+  assert.equal(store.revision, 4);
+  // And it goes on from there.
+  await store.issuance.intend([anIntent("03")], 901);
+  assert.deepEqual(
+    (await store.issuance.list({ after: 1, limit: 9 })).records.map(({ serial }) => serial),
+    ["02", "03"],
+  );
+  await store.entries.delete("e1");
+  assert.equal(store.revision, 5);
+}
+
 type On = (what: string, body: (under: StoreUnderTest) => Promise<void>) => void;
 
 function entryTests(on: On): void {
@@ -115,8 +135,8 @@ function entryTests(on: On): void {
   on("an update cannot make two entries similar, and a failed one changes and tells nothing", async ({ store }) => {
     await store.entries.create(anEntry());
     await store.entries.create(anEntry({ id: "e2", spiffeId: id("/b") }));
-    const told: Change[] = [];
-    store.watch((change) => told.push(change));
+    const told: StoreEvent[] = [];
+    store.watch((event) => told.push(event));
     const toFirst = store.entries.update("e2", (entry) => ({ ...entry, spiffeId: id("/ns/a/sa/web") }));
     await assert.rejects(toFirst, hasCode("already-exists"));
     assert.deepEqual(told, []);
@@ -126,7 +146,7 @@ function entryTests(on: On): void {
   on("watchers hear of each write in order, before its promise resolves", async (under) => {
     const heard: string[] = [];
     const before = under.store.revision;
-    const end = under.store.watch((change) => heard.push(`${change.revision - before} ${change.kind} ${change.id}`));
+    const end = under.store.watch((event) => heard.push(toldOf(event, before)));
     await under.store.entries.create(anEntry());
     assert.deepEqual(heard, ["1 entry e1"]);
     await Promise.all([under.store.entries.delete("e1"), under.store.nodes.attested(aNode())]);
@@ -137,6 +157,11 @@ function entryTests(on: On): void {
     assert.equal(heard.length, 3);
     assert.equal((await under.reopen()).revision, before + 4);
   });
+}
+
+/** A change in a line, its number counted from `before`. */
+export function toldOf(event: StoreEvent, before = 0): string {
+  return event.kind === "replaced" ? "replaced" : `${event.revision - before} ${event.kind} ${event.id}`;
 }
 
 function nodeTests(on: On): void {
@@ -213,11 +238,18 @@ function otherTests(on: On): void {
   on("twenty take one join token: one gets it", async ({ store: { joinTokens } }) => {
     await joinTokens.create("secret", 5_000);
     await assert.rejects(joinTokens.create("secret", 6_000), hasCode("already-exists"));
-    const takes = await Promise.all(Array.from({ length: 20 }, () => joinTokens.take("secret")));
+    const claims = Array.from({ length: 20 }, (_, index) => `claim ${index}`);
+    const takes = await Promise.all(claims.map((claim) => joinTokens.take("secret", claim)));
+    const winners = claims.filter((_, index) => takes[index] !== null);
+    assert.equal(winners.length, 1);
     assert.deepEqual(
-      takes.filter((taken) => taken !== null),
-      [{ expiresAt: 5_000 }],
+      await joinTokens.take("secret", winners[0] ?? ""),
+      { expiresAt: 5_000 },
+      "the winner may ask again",
     );
+    assert.equal(await joinTokens.take("secret", "later"), null);
+    await joinTokens.create("secret", 7_000);
+    assert.deepEqual(await joinTokens.take("secret", "of another agent"), { expiresAt: 7_000 });
     await joinTokens.create("old", 1_000);
     assert.equal(await joinTokens.prune(2_000), 1);
   });
@@ -230,6 +262,15 @@ function otherTests(on: On): void {
     assert.deepEqual(await kills.all(), [kill]);
     assert.deepEqual(await kills.remove(kill.spiffeId), kill);
     assert.equal(await kills.remove(kill.spiffeId), null);
+  });
+
+  on("a snapshot has everything, and the number of the last change in it", async ({ store }) => {
+    await store.entries.create(anEntry());
+    await store.nodes.attested(aNode());
+    const kill = await store.kills.add({ order: "o1", spiffeId: id("/bad"), since: 7 });
+    const { revision } = store;
+    const snapshot = { revision, entries: [anEntry()], nodes: [aNode()], kills: [kill], bundles: [] };
+    assert.deepEqual(await store.snapshot(), snapshot);
   });
 
   on("bundles come back as they went in", async (under) => {

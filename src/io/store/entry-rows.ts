@@ -8,11 +8,15 @@ import type { Database, Tables } from "./schema.ts";
 import type { EntryStore } from "./store.ts";
 import type { Write } from "./writes.ts";
 
+/** Those with `ids`, or all in order of id. */
+export async function readEntries(db: Database, ids?: readonly string[]): Promise<readonly RegistrationEntry[]> {
+  const query = db.selectFrom("entries").selectAll();
+  return (await (ids === undefined ? query.orderBy("id") : query.where("id", "in", ids)).execute()).map(fromRow);
+}
+
 export function entryStore(db: Database, write: Write): EntryStore {
   return {
-    async all() {
-      return (await db.selectFrom("entries").selectAll().orderBy("id").execute()).map(fromRow);
-    },
+    all: () => readEntries(db),
     create: (entry) =>
       write(async (transaction, changed) => {
         const row = toRow(entry);

@@ -1,4 +1,4 @@
-import type { Selectable } from "kysely";
+import type { RawBuilder, Selectable } from "kysely";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
 import type { IssuanceIntent, IssuanceRecord, IssuanceStore } from "./store.ts";
@@ -6,12 +6,20 @@ import type { IssuanceIntent, IssuanceRecord, IssuanceStore } from "./store.ts";
 /** Rows of one statement: SQLite takes 32766 parameters at most. */
 const CHUNK = 500;
 
-export async function issuanceStore(db: Database): Promise<IssuanceStore> {
+/** Gives each intent its place in the journal. */
+export type NextPosition = () => number | RawBuilder<number>;
+
+/** Where nobody else writes: the next is one more than the last. */
+export async function countPositions(db: Database): Promise<NextPosition> {
   const top = await db.selectFrom("issuance").select(db.fn.max("position").as("position")).executeTakeFirst();
   let position = Number(top?.position ?? 0);
+  return () => ++position;
+}
+
+export function issuanceStore(db: Database, next: NextPosition): IssuanceStore {
   return {
     async intend(intents, nowMs) {
-      const rows = intents.map((intent) => toRow(intent, ++position, nowMs));
+      const rows = intents.map((intent) => ({ ...toRow(intent, nowMs), position: next() }));
       await db.transaction().execute(async (transaction) => {
         for (let start = 0; start < rows.length; start += CHUNK) {
           await transaction
@@ -83,9 +91,8 @@ function prune(db: Database, before: number): Promise<number> {
   });
 }
 
-function toRow(intent: IssuanceIntent, position: number, nowMs: number): Tables["issuance"] {
+function toRow(intent: IssuanceIntent, nowMs: number): Omit<Tables["issuance"], "position"> {
   return {
-    position,
     serial: intent.serial,
     kind: intent.kind,
     spiffe_id: intent.spiffeId,

@@ -6,15 +6,17 @@ import type { Database, Tables } from "./schema.ts";
 import type { NodeRecord, NodeStore } from "./store.ts";
 import type { Write } from "./writes.ts";
 
+/** Those with `ids`, or all in order of id. */
+export async function readNodes(db: Database, ids?: readonly string[]): Promise<readonly NodeRecord[]> {
+  const query = db.selectFrom("nodes").selectAll();
+  return (await (ids === undefined ? query.orderBy("id") : query.where("id", "in", ids)).execute()).map(fromRow);
+}
+
 export function nodeStore(db: Database, write: Write): NodeStore {
-  const find = async (from: Database, id: SpiffeId): Promise<NodeRecord | null> => {
-    const row = await from.selectFrom("nodes").selectAll().where("id", "=", id).executeTakeFirst();
-    return row === undefined ? null : fromRow(row);
-  };
+  const find = async (from: Database, id: SpiffeId): Promise<NodeRecord | null> =>
+    (await readNodes(from, [id]))[0] ?? null;
   return {
-    async all() {
-      return (await db.selectFrom("nodes").selectAll().orderBy("id").execute()).map(fromRow);
-    },
+    all: () => readNodes(db),
     get: (id) => find(db, id),
     attested: (node) =>
       write(async (transaction, changed) => {

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { EveryhopError } from "../../core/base/errors.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { Database } from "./schema.ts";
 import type { BundleRecord, BundleStore, JoinTokenStore, KillRecord, KillStore } from "./store.ts";
@@ -7,16 +8,29 @@ import type { Write } from "./writes.ts";
 export function joinTokenStore(db: Database): JoinTokenStore {
   return {
     async create(token, expiresAt) {
-      await db
+      const made = await db
         .insertInto("join_tokens")
-        .values({ digest: digest(token), expires_at: expiresAt })
-        .execute();
+        .values({ digest: digest(token), expires_at: expiresAt, claim: null })
+        // One that was taken leaves its place to another of the same value.
+        .onConflict((conflict) =>
+          conflict
+            .column("digest")
+            .doUpdateSet({ expires_at: expiresAt, claim: null })
+            .where("join_tokens.claim", "is not", null),
+        )
+        .returning("digest")
+        .executeTakeFirst();
+      if (made === undefined) {
+        throw new EveryhopError("already-exists", "a join token of this value is there already");
+      }
     },
-    async take(token) {
-      // RACE: one statement finds and deletes; of many that ask at once, one has a row back.
+    async take(token, claim) {
+      // RACE: one statement finds and claims; of many that ask at once, on any replica, one has a row back.
       const row = await db
-        .deleteFrom("join_tokens")
+        .updateTable("join_tokens")
+        .set({ claim })
         .where("digest", "=", digest(token))
+        .where((where) => where.or([where("claim", "is", null), where("claim", "=", claim)]))
         .returning("expires_at")
         .executeTakeFirst();
       return row === undefined ? null : { expiresAt: row.expires_at };
@@ -32,16 +46,18 @@ function digest(token: string): string {
   return createHash("sha256").update(token).digest("hex");
 }
 
+/** Those of `ids`, or all in order of SPIFFE ID. */
+export async function readKills(db: Database, ids?: readonly string[]): Promise<readonly KillRecord[]> {
+  const query = db.selectFrom("kills").selectAll();
+  const rows = await (ids === undefined ? query.orderBy("spiffe_id") : query.where("spiffe_id", "in", ids)).execute();
+  return rows.map((row) => ({ order: row.order_id, spiffeId: row.spiffe_id as SpiffeId, since: row.since }));
+}
+
 export function killStore(db: Database, write: Write): KillStore {
-  const find = async (from: Database, spiffeId: SpiffeId): Promise<KillRecord | null> => {
-    const row = await from.selectFrom("kills").selectAll().where("spiffe_id", "=", spiffeId).executeTakeFirst();
-    return row === undefined ? null : { order: row.order_id, spiffeId, since: row.since };
-  };
+  const find = async (from: Database, spiffeId: SpiffeId): Promise<KillRecord | null> =>
+    (await readKills(from, [spiffeId]))[0] ?? null;
   return {
-    async all() {
-      const rows = await db.selectFrom("kills").selectAll().orderBy("spiffe_id").execute();
-      return rows.map((row) => ({ order: row.order_id, spiffeId: row.spiffe_id as SpiffeId, since: row.since }));
-    },
+    all: () => readKills(db),
     add: (kill) =>
       write(async (transaction, changed) => {
         const { order, spiffeId, since } = kill;
@@ -65,20 +81,19 @@ export function killStore(db: Database, write: Write): KillStore {
   };
 }
 
+/** Those of `names`, or all in order of trust domain. */
+export async function readBundles(db: Database, names?: readonly string[]): Promise<readonly BundleRecord[]> {
+  const query = db.selectFrom("bundles").selectAll();
+  const chosen = names === undefined ? query.orderBy("trust_domain") : query.where("trust_domain", "in", names);
+  const rows = await chosen.execute();
+  return rows.map(({ trust_domain, ...rest }) => ({ trustDomain: trust_domain as TrustDomain, ...rest }));
+}
+
 export function bundleStore(db: Database, write: Write): BundleStore {
-  const find = async (from: Database, trustDomain: TrustDomain): Promise<BundleRecord | null> => {
-    const row = await from
-      .selectFrom("bundles")
-      .select(["sequence", "document"])
-      .where("trust_domain", "=", trustDomain)
-      .executeTakeFirst();
-    return row === undefined ? null : { trustDomain, ...row };
-  };
+  const find = async (from: Database, trustDomain: TrustDomain): Promise<BundleRecord | null> =>
+    (await readBundles(from, [trustDomain]))[0] ?? null;
   return {
-    async all() {
-      const rows = await db.selectFrom("bundles").selectAll().orderBy("trust_domain").execute();
-      return rows.map(({ trust_domain, ...rest }) => ({ trustDomain: trust_domain as TrustDomain, ...rest }));
-    },
+    all: () => readBundles(db),
     get: (trustDomain) => find(db, trustDomain),
     put: (trustDomain, change) =>
       write(async (transaction, changed) => {

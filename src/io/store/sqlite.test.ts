@@ -1,15 +1,16 @@
 import assert from "node:assert/strict";
-import { copyFileSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { parseSelector } from "../../core/entries/selector.ts";
-import { aNode, anEntry, anIntent, hasCode, storeContract } from "./contract.ts";
+import { aNode, anEntry, anIntent, assertOldest, hasCode, storeContract } from "./contract.ts";
+import { retryContract } from "./retry-contract.ts";
 import { openSqliteStore } from "./sqlite.ts";
 
-storeContract("sqlite", async () => {
+async function make() {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-store-"));
   const file = join(dir, "server.db");
   const under = {
@@ -23,6 +24,16 @@ storeContract("sqlite", async () => {
       await under.store.close();
       rmSync(dir, { recursive: true });
     },
+  };
+  return under;
+}
+
+storeContract("sqlite", make);
+retryContract("sqlite", async () => {
+  const under = {
+    store: await openSqliteStore(":memory:"),
+    reopen: async () => under.store,
+    end: () => under.store.close(),
   };
   return under;
 });
@@ -85,6 +96,16 @@ test("a second server on the same database is refused", async (t) => {
   const store = await openSqliteStore(file);
   t.after(() => store.close());
   await assert.rejects(openSqliteStore(file), failsWithHint(/another server/));
+});
+
+test("the oldest database there is comes to this version with all that is in it", async (t) => {
+  const file = join(folder(t), "server.db");
+  const raw = new DatabaseSync(file);
+  raw.exec(readFileSync(new URL("testdata/schema-1.sql", import.meta.url), "utf8"));
+  raw.close();
+  const store = await openSqliteStore(file);
+  t.after(() => store.close());
+  await assertOldest(store);
 });
 
 test("a database of a newer version is refused", async (t) => {

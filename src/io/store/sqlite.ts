@@ -3,7 +3,8 @@ import { chmodSync } from "node:fs";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { Kysely, SqliteDialect, type SqliteStatement } from "kysely";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { migrate, type Tables } from "./schema.ts";
+import { migrate } from "./migrations.ts";
+import type { Tables } from "./schema.ts";
 import { makeSqlStore } from "./sql-store.ts";
 import type { Store } from "./store.ts";
 
@@ -21,7 +22,7 @@ export async function openSqliteStore(file: string, options: { readonly maxPages
   }
   const db = new Kysely<Tables>({ dialect: new SqliteDialect({ database: adapter(database, file) }) });
   try {
-    await migrate(db);
+    await migrate(db, "sqlite");
     return await makeSqlStore(db);
   } catch (error) {
     await db.destroy();

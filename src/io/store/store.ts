@@ -1,7 +1,8 @@
 /**
  * What the server keeps on disk, as a contract that every database obeys (`storeContract` in contract.ts tests it).
  * Times are milliseconds since the epoch. Errors of every operation: `storage-failed` where the disk or the database
- * refused. A write's promise resolves after its change has been told to the watchers: who writes can read at once.
+ * refused, `unavailable` where it is away: then nobody knows whether a write was done, and it is safe to ask for it again. A
+ * write's promise resolves after its change has been told to the watchers: who writes can read at once.
  */
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
 import type { Selector } from "../../core/entries/selector.ts";
@@ -14,12 +15,28 @@ export interface Store {
   readonly issuance: IssuanceStore;
   readonly kills: KillStore;
   readonly bundles: BundleStore;
-  /** Calls `watcher` after each write, in the order of the writes; the function returned ends it. */
-  watch(watcher: (change: Change) => void): () => void;
-  /** Number of the last change; it grows with each and survives restarts. */
+  /** Everything that changes, as it was at one moment. */
+  snapshot(): Promise<Snapshot>;
+  /**
+   * Calls `watcher` after each write, also those of other replicas, in the one order of all writes, each once; the function
+   * returned ends it. What a change says a record is may be newer than the change; then that change follows.
+   */
+  watch(watcher: (event: StoreEvent) => void): () => void;
+  /** Number of the last change that was told; it grows by one with each, over all replicas, and survives restarts. */
   readonly revision: number;
   close(): Promise<void>;
 }
+
+export interface Snapshot {
+  readonly revision: number;
+  readonly entries: readonly RegistrationEntry[];
+  readonly nodes: readonly NodeRecord[];
+  readonly kills: readonly KillRecord[];
+  readonly bundles: readonly BundleRecord[];
+}
+
+/** A change; or, after a long time without the database, all at once. */
+export type StoreEvent = Change | { readonly kind: "replaced"; readonly snapshot: Snapshot };
 
 /** A change, with what the record is now; null where it is gone. */
 export type Change = { readonly revision: number } & ChangedRecord;
@@ -74,10 +91,10 @@ export interface JoinTokenStore {
   /** Only a digest is kept. Errors: `already-exists`. */
   create(token: string, expiresAt: number): Promise<void>;
   /**
-   * Takes a token out, and says until when it was good; null where there is none.
-   * INVARIANT: of any number of callers one gets it.
+   * Takes a token out, and says until when it was good; null where there is none. INVARIANT: of any number of claims one gets
+   * it. The same claim gets it again: who lost the answer asks once more.
    */
-  take(token: string): Promise<{ readonly expiresAt: number } | null>;
+  take(token: string, claim: string): Promise<{ readonly expiresAt: number } | null>;
   prune(before: number): Promise<number>;
 }
 

@@ -1,0 +1,20 @@
+-- The tables and some rows of schema version 1, as that version left them. It is never changed: what opens it has to migrate it.
+create table counters (name text primary key, value bigint not null);
+create table "entries" ("id" text primary key, "spiffe_id" text not null, "parent_id" text not null, "selectors" text not null, "similar_key" text not null unique, "x509_svid_ttl_ms" bigint not null, "jwt_svid_ttl_ms" bigint not null, "federates_with" text not null, "admin" integer not null, "downstream" integer not null, "expires_at" bigint, "dns_names" text not null, "revision" bigint not null, "store_svid" integer not null, "hint" text not null, "created_at" bigint not null, "disable_x509_svid_prefetch" integer not null, "jwt_svid_include_jti" integer not null);
+create table "nodes" ("id" text primary key, "attestation_type" text not null, "serial" text not null, "expires_at" bigint not null, "next_serial" text, "next_expires_at" bigint, "banned" integer not null, "can_reattest" integer not null, "selectors" text not null);
+create table "join_tokens" ("digest" text primary key, "expires_at" bigint not null);
+create table "issuance" ("position" bigint primary key, "serial" text not null unique, "kind" text not null, "spiffe_id" text not null, "entry_id" text not null, "authority_id" text not null, "not_before" bigint not null, "not_after" bigint not null, "dns_names" text not null, "audiences" text not null, "digest" text not null, "intended_at" bigint not null);
+create index "issuance_not_after" on "issuance" ("not_after");
+create table "issued" ("serial" text primary key references "issuance" ("serial"), "document" text not null);
+create table "kills" ("spiffe_id" text primary key, "order_id" text not null, "since" bigint not null);
+create table "bundles" ("trust_domain" text primary key, "sequence" bigint not null, "document" text not null);
+insert into counters (name, value) values ('schema', 1);
+insert into counters (name, value) values ('changes', 4);
+insert into entries (id, spiffe_id, parent_id, selectors, similar_key, x509_svid_ttl_ms, jwt_svid_ttl_ms, federates_with, admin, downstream, expires_at, dns_names, revision, store_svid, hint, created_at, disable_x509_svid_prefetch, jwt_svid_include_jti) values ('e1', 'spiffe://example.com/ns/a/sa/web', 'spiffe://example.com/spire/agent/join_token/t', '["unix:path:/bin/a:b","unix:uid:1"]', 'bd344d53469364e8b66e992feccbd2ba67539d63a3e3a73f183ac7a3c44cb460', 0, 60000, '["other.org"]', 1, 0, null, '["web.example.com"]', 0, 0, 'main', 1900000000000, 0, 1);
+insert into nodes (id, attestation_type, serial, expires_at, next_serial, next_expires_at, banned, can_reattest, selectors) values ('spiffe://example.com/spire/agent/join_token/t', 'join_token', '0a', 9000, '0c', 10000, 0, 0, '["spiffe_id:x"]');
+insert into join_tokens (digest, expires_at) values ('2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b', 5000);
+insert into issuance (position, serial, kind, spiffe_id, entry_id, authority_id, not_before, not_after, dns_names, audiences, digest, intended_at) values (1, '01', 'x509-svid', 'spiffe://example.com/ns/a/sa/web', 'e1', 'ca1', 1000, 5000, '["a.example"]', '[]', '00ff', 900);
+insert into issuance (position, serial, kind, spiffe_id, entry_id, authority_id, not_before, not_after, dns_names, audiences, digest, intended_at) values (2, '02', 'x509-svid', 'spiffe://example.com/ns/a/sa/web', 'e1', 'ca1', 1000, 5000, '["a.example"]', '[]', '00ff', 900);
+insert into issued (serial, document) values ('01', 'AQID');
+insert into kills (spiffe_id, order_id, since) values ('spiffe://example.com/bad', 'o1', 7);
+insert into bundles (trust_domain, sequence, document) values ('other.org', 3, '{}');
