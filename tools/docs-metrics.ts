@@ -6,6 +6,7 @@ import { identityMetrics, registerIdentityGauges } from "../src/identity/server/
 import { Telemetry } from "../src/proxy/telemetry.ts";
 import { agentMetrics } from "../src/run/agent-metrics.ts";
 import { sidecarGauges } from "../src/run/proxy-metrics.ts";
+import { registerSignerGauges } from "../src/run/server-signer.ts";
 import { markdownTable } from "./markdown.ts";
 
 interface Metric {
@@ -26,6 +27,7 @@ function serverMetrics(): Metric[] {
     identities: () => [],
   });
   identityMetrics(registry);
+  registerSignerGauges(registry, () => ({ running: true, restarts: 0 }));
   registerIdentityGauges(registry, { agents: () => 0, entries: () => 0, caExpiry: () => 0, bundleSequence: () => 0 });
   return describe(registry);
 }

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { constants, type Stats } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, rename, rm, unlink } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
 import { EveryhopError } from "../core/base/errors.ts";
 
 /** Named secrets. Names: lower-case letters, digits, `.` and `-`. Errors: `storage-failed`, `permission-denied`. */
@@ -11,7 +11,7 @@ export interface KeyStore {
   read(name: string): Promise<Uint8Array | null>;
   /** All or nothing, and durable once it returns. */
   write(name: string, bytes: Uint8Array): Promise<void>;
-  /** Durable once it returns. Removing what is not there is no error. */
+  /** Removing what is not there is no error. */
   remove(name: string): Promise<void>;
   list(): Promise<readonly string[]>;
 }
@@ -42,7 +42,7 @@ export function memoryKeyStore(): KeyStore {
  * Secrets as files, 0600, in a folder of its own, 0700 (made where missing). A folder or file that others may read is
  * refused, never repaired: who could read it may have done so. INVARIANT: at rest owner-only.
  */
-export async function diskKeyStore(directory: string, maxBytes = MAX_SECRET_BYTES): Promise<KeyStore> {
+export async function diskKeyStore(directory: string): Promise<KeyStore> {
   await onDisk(directory, "prepare", async () => {
     const made = await mkdir(directory, { recursive: true, mode: 0o700 });
     if (made !== undefined) {
@@ -58,21 +58,19 @@ export async function diskKeyStore(directory: string, maxBytes = MAX_SECRET_BYTE
     }
   });
   return {
-    read: async (name) => readSecretFile(join(directory, checkName(name)), maxBytes),
-    write: async (name, bytes) => writeSecretFile(join(directory, checkName(name)), bytes),
+    read: async (name) => readSecret(join(directory, checkName(name))),
+    write: async (name, bytes) => writeSecret(directory, checkName(name), bytes),
     remove: async (name) => {
-      await onDisk(join(directory, checkName(name)), "remove", async () => {
-        await unlink(join(directory, name)).catch(ignoreMissing);
-        await syncFolder(directory);
-      });
+      await onDisk(join(directory, checkName(name)), "remove", () =>
+        unlink(join(directory, name)).catch(ignoreMissing),
+      );
     },
     list: () =>
       onDisk(directory, "read", async () => (await readdir(directory)).filter((name) => NAME.test(name)).sort()),
   };
 }
 
-/** A secret in a file of its own, which has to be the owner's alone; null where there is none. */
-export async function readSecretFile(path: string, maxBytes = MAX_SECRET_BYTES): Promise<Uint8Array | null> {
+async function readSecret(path: string): Promise<Uint8Array | null> {
   return onDisk(path, "read", async () => {
     const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(ignoreMissing);
     if (file === null) {
@@ -81,7 +79,7 @@ export async function readSecretFile(path: string, maxBytes = MAX_SECRET_BYTES):
     try {
       const stats = await file.stat();
       refuseExposed(path, stats, "file");
-      if (stats.size > maxBytes) {
+      if (stats.size > MAX_SECRET_BYTES) {
         throw new EveryhopError("storage-failed", `\`${path}\` is too large to be a key`);
       }
       return await file.readFile();
@@ -91,11 +89,10 @@ export async function readSecretFile(path: string, maxBytes = MAX_SECRET_BYTES):
   });
 }
 
-/** All or nothing, and durable once it returns. */
-export async function writeSecretFile(path: string, bytes: Uint8Array): Promise<void> {
-  const directory = dirname(path);
+async function writeSecret(directory: string, name: string, bytes: Uint8Array): Promise<void> {
+  const path = join(directory, name);
   await onDisk(path, "write", async () => {
-    const temporary = join(directory, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+    const temporary = join(directory, `.${name}.${randomBytes(6).toString("hex")}.tmp`);
     try {
       await writeDurably(temporary, bytes);
       await rename(temporary, path);
@@ -103,20 +100,19 @@ export async function writeSecretFile(path: string, bytes: Uint8Array): Promise<
       await unlink(temporary).catch(() => {});
       throw error;
     }
-    await syncFolder(directory);
+    // The rename itself is durable only once the folder is.
+    const folder = await open(directory, constants.O_RDONLY);
+    await folder.sync().finally(() => folder.close());
   });
-}
-
-/** A rename or removal is durable only once its folder is. */
-async function syncFolder(directory: string): Promise<void> {
-  const folder = await open(directory, constants.O_RDONLY);
-  await folder.sync().finally(() => folder.close());
 }
 
 async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
   const file: FileHandle = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
   try {
-    await file.chmod(0o600);
+    // An umask may have taken rights of the owner too. Asked first: the signer's process may change no rights.
+    if (((await file.stat()).mode & 0o777) !== 0o600) {
+      await file.chmod(0o600);
+    }
     await file.writeFile(bytes);
     await file.sync();
   } finally {

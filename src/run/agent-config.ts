@@ -28,10 +28,6 @@ export interface AgentConfig {
   /** `host:port` of each replica of the server. */
   readonly servers: readonly string[];
   readonly dataDir: string;
-  /** Whether identities are kept in `dataDir` for the next start. */
-  readonly cache: "disk" | "memory";
-  /** The key that what is kept is sealed with; not in `dataDir`. */
-  readonly cacheKeyFile: string;
   readonly joinToken: string | null;
   readonly joinTokenFile: string | null;
   readonly trustBundle: string;
@@ -73,8 +69,6 @@ const SHAPE = object({
   trustDomain: required(trustDomain),
   server: required(oneOrMany(hostPort())),
   dataDir: required(string({ what: "a folder" })),
-  cache: optional(oneOf("disk", "memory")),
-  cacheKeyFile: optional(string({ what: "a file" })),
   joinToken: optional(string({ pattern: /^[A-Za-z0-9._-]{1,255}$/, what: "a join token" })),
   joinTokenFile: optional(string({ what: "a file" })),
   trustBundle: required(string({ what: "a PEM file" })),
@@ -138,11 +132,6 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
       fault(key, `\`${path}\` is too long for a socket (${MAX_SOCKET_PATH} bytes)`, "choose a shorter folder");
     }
   }
-  const dataDir = at(given.dataDir);
-  const cacheKeyFile = given.cacheKeyFile === undefined ? join(`${dataDir}-key`, "cache.key") : at(given.cacheKeyFile);
-  if (cacheKeyFile.startsWith(`${dataDir}/`)) {
-    fault("cacheKeyFile", "the key is in the folder whose files it seals", "keep it apart from `dataDir`");
-  }
   if (given.joinToken !== undefined && given.joinTokenFile !== undefined) {
     fault("joinTokenFile", "`joinToken` is given already", "give one of the two");
   }
@@ -165,9 +154,7 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
   const config = {
     trustDomain: given.trustDomain,
     servers: [...new Set(given.server)],
-    dataDir,
-    cache: given.cache ?? "disk",
-    cacheKeyFile,
+    dataDir: at(given.dataDir),
     joinToken: given.joinToken ?? null,
     joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),
     trustBundle: at(given.trustBundle),

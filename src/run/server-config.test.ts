@@ -36,6 +36,14 @@ test("little has to be said; paths are relative to the file", (t) => {
     policies: [],
     meshConfig: {},
     ca: {},
+    keys: { kind: "disk", dir: join(dir, "data/keys") },
+    ceilings: {
+      maxX509SvidTtlMs: 86_400_000,
+      maxJwtSvidTtlMs: 86_400_000,
+      maxCaTtlMs: 86_400_000,
+      maxPerSecond: 10_000,
+      downstream: true,
+    },
     adminIds: [],
     rateLimit: { attestation: true, signing: true },
     health: null,
@@ -60,7 +68,9 @@ http: localhost:3
 xds: 10.0.0.1:4
 policies: [policies]
 meshConfig: {rootNamespace: mesh, pathNormalization: {normalization: BASE}}
-ca: {x509SvidTtl: 10m, jwtSvidTtl: 90s, caTtl: 2h}
+ca: {x509SvidTtl: 10m, jwtSvidTtl: 90s, caTtl: 2h, keyType: ec-p384, jwtKeyType: rsa-2048}
+keyManager: {kind: disk, dir: ca-keys}
+signer: {maxX509SvidTtl: 20m, maxJwtSvidTtl: 5m, maxPerSecond: 50, downstream: false}
 services:
   web: {namespace: shop, port: 80, endpoints: ["127.0.0.1:41002", "[::1]:41002"]}
   db: {namespace: data, serviceAccount: postgres, labels: {app: db}, port: 5432, protocol: tcp, endpoints: []}
@@ -76,7 +86,16 @@ logLevel: debug
   assert.equal(config.adminSocket, join(dir, "a.sock"));
   assert.deepEqual(config.meshConfig, { rootNamespace: "mesh", pathNormalization: { normalization: "BASE" } });
   assert.deepEqual(config.policies, [join(dir, "policies")]);
-  assert.deepEqual(config.ca, { x509SvidTtlMs: 600_000, jwtSvidTtlMs: 90_000, caTtlMs: 7_200_000 });
+  const types = { caKeyType: "ec-p384", jwtKeyType: "rsa-2048" };
+  assert.deepEqual(config.ca, { x509SvidTtlMs: 600_000, jwtSvidTtlMs: 90_000, caTtlMs: 7_200_000, ...types });
+  assert.deepEqual(config.keys, { kind: "disk", dir: join(dir, "ca-keys") });
+  assert.deepEqual(config.ceilings, {
+    maxX509SvidTtlMs: 1_200_000,
+    maxJwtSvidTtlMs: 300_000,
+    maxCaTtlMs: 7_200_000,
+    maxPerSecond: 50,
+    downstream: false,
+  });
   assert.deepEqual(config.services, [
     {
       name: "web",

@@ -23,11 +23,14 @@ import type { YamlDocument } from "../core/base/yaml.ts";
 import type { Role } from "../core/entries/role.ts";
 import { meshConfigShape } from "../core/policy/mesh-config.ts";
 import { type SpiffeId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import type { Ceilings, KeyPlace } from "../identity/intent/intent.ts";
+import { KEY_TYPES, type KeyType } from "../identity/intent/key-type.ts";
 import type { FederationConfig } from "../identity/server/federation/federation.ts";
 import type { Level } from "../io/log.ts";
 import { type Address, address } from "./address.ts";
 import { readConfigFile } from "./config-file.ts";
 import { federationConfig, federationFaults, federationShape } from "./federation-config.ts";
+import { ceilings, keyManagerFaults, keyManagerShape, keyPlace, signerShape } from "./key-config.ts";
 import { type NodeAttestorsConfig, nodeAttestorsConfig, nodeAttestorsShape } from "./node-attestors.ts";
 import { roleFaults, rolesOf, rolesShape } from "./roles-config.ts";
 import { spireServer } from "./spire/server-file.ts";
@@ -50,7 +53,12 @@ export interface ServerConfig {
     readonly agentTtlMs?: number;
     /** `iss` of JWT-SVIDs. */
     readonly jwtIssuer?: string;
+    readonly caKeyType?: KeyType;
+    readonly jwtKeyType?: KeyType;
   };
+  /** Where the keys are, and what their signer never goes beyond. */
+  readonly keys: KeyPlace;
+  readonly ceilings: Ceilings;
   /** Who may administer over mutual TLS, without an entry that says so. */
   readonly adminIds: readonly SpiffeId[];
   /** Which allowances of a peer are enforced. */
@@ -132,8 +140,12 @@ const shape = object({
       caTtl: optional(duration(1_000)),
       agentTtl: optional(duration(1_000)),
       jwtIssuer: optional(string({ what: "an issuer" })),
+      keyType: optional(oneOf(...KEY_TYPES)),
+      jwtKeyType: optional(oneOf(...KEY_TYPES)),
     }),
   ),
+  keyManager: optional(keyManagerShape),
+  signer: optional(signerShape),
   adminIds: optional(list(spiffeId())),
   rateLimit: optional(object({ attestation: optional(boolean()), signing: optional(boolean()) })),
   health: optional(healthShape()),
@@ -170,6 +182,7 @@ export function readServerFile(file: string, options: { readonly expandEnv?: boo
           ...issues,
           ...pathFaults(config, document),
           ...federationFaults(value.federation, config.trustDomain, document),
+          ...keyFaults(value, document),
         ];
   if (found.length > 0 || config === null) {
     throw configError([...found, ...findings]);
@@ -188,7 +201,7 @@ const LOOPBACK = "127.0.0.1";
 
 function complete(given: Given, dir: string): ServerConfig {
   const dataDir = resolve(dir, given.dataDir);
-  const { x509SvidTtl, jwtSvidTtl, caTtl, agentTtl, jwtIssuer } = given.ca ?? {};
+  const { x509SvidTtl, jwtSvidTtl, caTtl, agentTtl, jwtIssuer, keyType, jwtKeyType } = given.ca ?? {};
   return {
     trustDomain: given.trustDomain,
     dataDir,
@@ -204,7 +217,11 @@ function complete(given: Given, dir: string): ServerConfig {
       ...(caTtl === undefined ? {} : { caTtlMs: caTtl }),
       ...(agentTtl === undefined ? {} : { agentTtlMs: agentTtl }),
       ...(jwtIssuer === undefined ? {} : { jwtIssuer }),
+      ...(keyType === undefined ? {} : { caKeyType: keyType }),
+      ...(jwtKeyType === undefined ? {} : { jwtKeyType }),
     },
+    keys: keyPlace(given.keyManager, dir, dataDir),
+    ceilings: ceilings(given.signer, caTtl),
     adminIds: given.adminIds ?? [],
     rateLimit: { attestation: true, signing: true, ...given.rateLimit },
     health: healthConfig(given.health),
@@ -229,6 +246,16 @@ function complete(given: Given, dir: string): ServerConfig {
     roles: rolesOf(given.roles ?? {}),
     logLevel: given.logLevel ?? "info",
   };
+}
+
+function keyFaults({ keyManager }: Given, document: YamlDocument): Issue[] {
+  return keyManagerFaults(keyManager).map(({ field, message }) => ({
+    code: "config-invalid",
+    severity: "error",
+    message,
+    hint: "docs/operate.md#where-the-keys-are",
+    ...document.place(["keyManager", field]),
+  }));
 }
 
 /** What only the machine can say of paths. */

@@ -11,6 +11,8 @@ import { EveryhopError } from "../core/base/errors.ts";
 import { certificatesFromPem } from "../core/x509/pem.ts";
 import { Admin } from "../gen/everyhop/admin/admin_pb.js";
 import { Agent } from "../gen/spire/api/server/agent/v1/agent_pb.js";
+import { localSigner } from "../identity/authority/fixture.ts";
+import type { Setup } from "../identity/intent/intent.ts";
 import { listenHttp } from "../io/http.ts";
 import { silentLog } from "../io/log.ts";
 import { makeClient } from "../io/rpc/adapter.ts";
@@ -62,7 +64,8 @@ test("a server starts, says where, answers, and ends without a trace; the next h
 
 test("the bundle's file follows the authority", async (t) => {
   const clock = new FakeClock(Date.now());
-  const server = await startServer(configIn(folder(t)), { log: silentLog, clock });
+  const openSigner = (setup: Setup) => localSigner(setup, { clock });
+  const server = await startServer(configIn(folder(t)), { log: silentLog, clock, openSigner });
   t.after(() => server.close());
   const changed = new Promise<void>((resolve) => void server.identity.authorities.watch(() => resolve()));
   clock.advance(13 * 3_600_000);

@@ -25,7 +25,6 @@ import { storeJournal } from "../identity/server/journal.ts";
 import { Registry } from "../identity/server/registry.ts";
 import { systemClock } from "../io/clock.ts";
 import { type HttpListener, listenHttp } from "../io/http.ts";
-import { diskKeyStore } from "../io/keys.ts";
 import { type Log, makeLog } from "../io/log.ts";
 import { openSqliteStore } from "../io/store/sqlite.ts";
 import type { Store } from "../io/store/store.ts";
@@ -33,12 +32,21 @@ import { pemChain } from "../io/tls.ts";
 import { handlersOf } from "./admin-handlers.ts";
 import { healthRoutes } from "./health.ts";
 import type { ServerConfig } from "./server-config.ts";
+import {
+  authoritiesFile,
+  type OpenSigner,
+  openServerSigner,
+  processSigner,
+  registerSignerGauges,
+} from "./server-signer.ts";
 
 export interface ServerOptions {
   readonly clock?: Clock;
   readonly log?: Log;
   /** Places in messages are written relative to it; default: the current folder. */
   readonly baseDir?: string;
+  /** Default: in a process of its own. */
+  readonly openSigner?: OpenSigner;
 }
 
 /** What one line on standard output says when all is ready. */
@@ -77,7 +85,8 @@ export async function startServer(config: ServerConfig, options: ServerOptions =
     }
   };
   try {
-    return await start(config, { clock, log, baseDir: options.baseDir ?? process.cwd() }, cleanups, close);
+    const { baseDir = process.cwd(), openSigner = processSigner(clock, log) } = options;
+    return await start(config, { clock, log, baseDir, openSigner }, cleanups, close);
   } catch (error) {
     await close();
     throw error;
@@ -94,10 +103,9 @@ async function start(
   ownerOnlyFolder(config.dataDir);
   const store = await openSqliteStore(join(config.dataDir, "server.db"));
   cleanups.push(() => store.close());
-  const authority = await openAuthority(config, store, options);
-  cleanups.push(() => authority.close());
-  const registry = await Registry.open({ store, trustDomain: config.trustDomain, clock });
   const metrics = new Metrics();
+  const authority = await openAuthority(config, store, metrics, options, cleanups);
+  const registry = await Registry.open({ store, trustDomain: config.trustDomain, clock });
   const identity = await IdentityServer.open({
     metrics,
     trustDomain: config.trustDomain,
@@ -130,22 +138,29 @@ async function start(
   return { ready, registry, identity, authority, control, close };
 }
 
-function openAuthority(
+async function openAuthority(
   config: ServerConfig,
   store: Store,
-  { clock, log }: Required<ServerOptions>,
+  metrics: Metrics,
+  { clock, log, openSigner }: Required<ServerOptions>,
+  cleanups: (() => Promise<void> | void)[],
 ): Promise<Authority> {
-  return diskKeyStore(join(config.dataDir, "keys")).then((keys) =>
-    Authority.open({
-      trustDomain: config.trustDomain,
-      keys,
-      journal: storeJournal(store.issuance, clock),
-      clock,
-      ...config.ca,
-      random: randomBytes,
-      onError: (error) => log.error("the authority could not rotate; it is tried again", { error }),
-    }),
-  );
+  const kept = authoritiesFile(config);
+  const signer = await openServerSigner(config, openSigner, log);
+  cleanups.push(() => signer.close());
+  registerSignerGauges(metrics, () => signer.state.value);
+  const authority = await Authority.open({
+    trustDomain: config.trustDomain,
+    signer,
+    kept,
+    journal: storeJournal(store.issuance, clock),
+    clock,
+    ...config.ca,
+    random: randomBytes,
+    onError: (error) => log.error("the authority could not rotate; it is tried again", { error }),
+  });
+  cleanups.push(() => authority.close());
+  return authority;
 }
 
 function openControl(

@@ -17,13 +17,17 @@ const EXTENSION_REQUEST = oidElement("1.2.840.113549.1.9.14");
 
 /** A certification request; `sign` gives the signature in the algorithm's own encoding (ECDSA: DER). SPEC: RFC 2986 §4. */
 export function buildCsr(template: CsrTemplate, sign: (info: Uint8Array) => Uint8Array): Uint8Array {
-  const { spki, algorithm, uris = [], dnsNames = [] } = template;
+  const info = buildCsrInfo(template);
+  return sequence(info, algorithmIdentifier(template.algorithm), bitString(sign(info)));
+}
+
+/** The bytes to sign for it. */
+export function buildCsrInfo({ spki, uris = [], dnsNames = [] }: CsrTemplate): Uint8Array {
   const names = [
     ...uris.map((uri) => tlv(0x86, Buffer.from(uri, "latin1"))),
     ...dnsNames.map((name) => tlv(0x82, Buffer.from(name, "latin1"))),
   ];
-  const info = sequence(VERSION_1, sequence(), spki, tlv(0xa0, ...(names.length === 0 ? [] : [askFor(names)])));
-  return sequence(info, algorithmIdentifier(algorithm), bitString(sign(info)));
+  return sequence(VERSION_1, sequence(), spki, tlv(0xa0, ...(names.length === 0 ? [] : [askFor(names)])));
 }
 
 function askFor(names: readonly Uint8Array[]): Uint8Array {

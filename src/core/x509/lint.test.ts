@@ -11,8 +11,11 @@ const ca = testCa("root");
 const own = testKey();
 const ID = "spiffe://example.com/a";
 const keyId = keyIdentifier(ca.spki);
+const serial = testSerial();
 const EXPECTED: LintExpectation = {
   kind: "leaf",
+  algorithm: "ecdsa-sha256",
+  serial: Buffer.from(serial).toString("hex"),
   spiffeId: ID,
   dnsNames: [],
   spki: own.spki,
@@ -23,7 +26,7 @@ const EXPECTED: LintExpectation = {
   maxLifetimeMs: HOUR,
 };
 const LEAF = {
-  serial: testSerial(),
+  serial,
   algorithm: "ecdsa-sha256",
   issuer: ca.name,
   subject: encodeName([{ type: "O", value: "everyhop" }]),

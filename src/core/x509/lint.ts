@@ -1,4 +1,4 @@
-import { keyFault, type PublicKeyInfo } from "./algorithm.ts";
+import { keyFault, type PublicKeyInfo, type SignatureAlgorithm } from "./algorithm.ts";
 import { isCritical, parseTbsCertificate, type TbsCertificate, unknownCritical } from "./certificate.ts";
 import { dnsNameFault } from "./dns-name.ts";
 import { EKU, EXTENSION, type KeyUsage } from "./extensions.ts";
@@ -6,6 +6,10 @@ import { EKU, EXTENSION, type KeyUsage } from "./extensions.ts";
 /** What the signer was asked for; the TBS must say this and no more. */
 export interface LintExpectation {
   readonly kind: "leaf" | "ca";
+  /** The one of the key that signs. */
+  readonly algorithm: SignatureAlgorithm;
+  /** Lower-case hex of its octets. */
+  readonly serial: string;
   readonly spiffeId: string;
   readonly dnsNames: readonly string[];
   readonly spki: Uint8Array;
@@ -51,6 +55,7 @@ type Must = (holds: boolean, fault: string) => void;
 
 function lintSerialAndTime(parsed: TbsCertificate, expected: LintExpectation, must: Must): void {
   must(/[^0]/.test(parsed.serial), "serial number is zero");
+  must(parsed.serial === expected.serial, "serial number is not the one asked for");
   must(parsed.serial.length >= 16, "serial number has less than 64 bits");
   must(parsed.notBeforeMs < parsed.notAfterMs, "notBefore is not before notAfter");
   must(parsed.notBeforeMs <= expected.nowMs, "not yet valid");
@@ -82,7 +87,7 @@ function lintKeys(parsed: TbsCertificate, key: PublicKeyInfo, expected: LintExpe
   const weak = keyFault(key.key);
   must(weak === null, weak ?? "");
   must(sameBytes(parsed.spki, expected.spki), "public key is not the one asked for");
-  must(parsed.algorithm !== null, "unknown signature algorithm");
+  must(parsed.algorithm === expected.algorithm, "signature algorithm is not the signer's");
   must(parsed.subjectKeyId?.length === 40, "subjectKeyIdentifier is missing");
   must(parsed.authorityKeyId === expected.issuerKeyId, "authorityKeyIdentifier is not the signer's");
 }

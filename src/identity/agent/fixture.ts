@@ -19,22 +19,18 @@ export function testFolder(): TestFolder {
   return { dir, remove: () => rmSync(dir, { recursive: true, force: true }) };
 }
 
-/** An agent of `server` with its files in `dir`; where `bundlePem` is null, bundle.pem is there already. */
+/** An agent of `server` with its files in `dir`. */
 export function startTestAgent(
-  server: Pick<FakeServer, "address" | "clock"> & { readonly bundlePem: string | null },
+  server: FakeServer,
   dir: string,
   options: Partial<AgentOptions> = {},
 ): Promise<RunningAgent> {
   const trustBundle = join(dir, "bundle.pem");
-  if (server.bundlePem !== null) {
-    writeFileSync(trustBundle, server.bundlePem);
-  }
+  writeFileSync(trustBundle, server.bundlePem);
   return startAgent({
     trustDomain: TRUST_DOMAIN,
     servers: [server.address],
     dataDir: join(dir, "data"),
-    cache: "disk",
-    cacheKeyFile: join(dir, "key", "cache.key"),
     joinToken: "token-1",
     trustBundle,
     socket: join(dir, "agent.sock"),

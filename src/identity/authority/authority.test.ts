@@ -6,8 +6,9 @@ import { parseSpiffeId, parseTrustDomain } from "../../core/spiffe/id.ts";
 import { verifyJwtSvid } from "../../core/spiffe/jwt-svid.ts";
 import { verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
 import { memoryKeyStore } from "../../io/keys.ts";
+import { memoryStateFile } from "../../io/state-file.ts";
 import { Authority } from "./authority.ts";
-import { RecordingJournal } from "./fixture.ts";
+import { RecordingJournal, testSigner } from "./fixture.ts";
 
 const trustDomain = parseTrustDomain("example.com");
 const id = parseSpiffeId("spiffe://example.com/ns/a/sa/b");
@@ -19,10 +20,16 @@ const settle = async (authority: Authority): Promise<void> => {
   await authority.jwt.settled();
 };
 
-test("an SVID verifies against the bundle, and the journal knows it", async () => {
+test("an SVID verifies against the bundle, and the journal knows it", async (t) => {
   const clock = new FakeClock();
   const journal = new RecordingJournal();
-  const authority = await Authority.open({ trustDomain, keys: memoryKeyStore(), journal, clock });
+  const authority = await Authority.open({
+    trustDomain,
+    signer: await testSigner(t, { clock }),
+    kept: memoryStateFile(),
+    journal,
+    clock,
+  });
   const svid = await authority.issueX509Svid({
     publicKey: { spki: spki() },
     spiffeId: id,
@@ -46,11 +53,12 @@ test("an SVID verifies against the bundle, and the journal knows it", async () =
   await authority.close();
 });
 
-test("a JWT-SVID verifies for its audience alone", async () => {
+test("a JWT-SVID verifies for its audience alone", async (t) => {
   const clock = new FakeClock();
   const authority = await Authority.open({
     trustDomain,
-    keys: memoryKeyStore(),
+    signer: await testSigner(t, { clock }),
+    kept: memoryStateFile(),
     journal: new RecordingJournal(),
     clock,
   });
@@ -68,10 +76,13 @@ test("a JWT-SVID verifies for its audience alone", async () => {
   await authority.close();
 });
 
-test("authorities rotate while SVIDs of seconds are issued, and every live SVID verifies at every moment", async () => {
+test("authorities rotate while SVIDs of seconds are issued, and every live SVID verifies at every moment", async (t) => {
   const clock = new FakeClock();
   const journal = new RecordingJournal();
-  const options = { trustDomain, keys: memoryKeyStore(), journal, clock, caTtlMs: 60_000, x509SvidTtlMs: 4_000 };
+  const keys = memoryKeyStore();
+  const signer = await testSigner(t, { clock, keys });
+  const lives = { caTtlMs: 60_000, x509SvidTtlMs: 4_000 };
+  const options = { trustDomain, signer, kept: memoryStateFile(), journal, clock, ...lives };
   const authority = await Authority.open(options);
   const live: { chain: readonly Uint8Array[]; notAfterMs: number }[] = [];
   const signers = new Set<string>();
@@ -93,24 +104,28 @@ test("authorities rotate while SVIDs of seconds are issued, and every live SVID 
     }
   }
   assert.ok(signers.size >= 6, "a CA of 60 s is followed by the next after 30 s");
-  assert.deepEqual((await options.keys.list()).length, 1 + authority.x509.slots.length + authority.jwt.slots.length);
+  assert.deepEqual((await keys.list()).length, authority.x509.slots.length + authority.jwt.slots.length);
   await authority.close();
 });
 
-test("what was kept is used after a restart", async () => {
+test("what was kept is used after a restart", async (t) => {
   const clock = new FakeClock();
   const keys = memoryKeyStore();
-  const options = { trustDomain, keys, journal: new RecordingJournal(), clock };
-  const first = await Authority.open(options);
+  const open = async () => {
+    const signer = await testSigner(t, { clock, keys });
+    return Authority.open({ trustDomain, signer, kept, journal: new RecordingJournal(), clock });
+  };
+  const kept = memoryStateFile();
+  const first = await open();
   await first.x509.prepare();
   const svid = await first.issueX509Svid({ publicKey: { spki: spki() }, spiffeId: id, entryId: "e1" });
   await first.close();
-  await keys.write("x509-stray.pem", new Uint8Array([1]));
-  const second = await Authority.open(options);
+  await keys.write("x509-00.pem", (await keys.read(`jwt-${first.jwt.active().id}.pem`)) ?? new Uint8Array());
+  const second = await open();
   assert.equal(second.x509.active().id, first.x509.active().id);
   assert.equal(second.x509.slots.length, 2);
   assert.equal(second.bundle.value.sequence, first.bundle.value.sequence);
   assert.ok(verifyX509Svid(svid.chain, () => second.bundle.value, clock.now()).ok);
-  assert.equal(await keys.read("x509-stray.pem"), null);
+  assert.equal(await keys.read("x509-00.pem"), null);
   await second.close();
 });

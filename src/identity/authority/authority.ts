@@ -4,35 +4,33 @@ import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { type Bundle, emptyBundle } from "../../core/spiffe/bundle.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
-import type { KeyStore } from "../../io/keys.ts";
+import { parseCertificate } from "../../core/x509/certificate.ts";
+import type { StateFile } from "../../io/state-file.ts";
+import type { HeldKey } from "../intent/intent.ts";
+import type { KeyType } from "../intent/key-type.ts";
+import type { SigningService } from "../intent/service.ts";
 import type { Journal } from "./journal.ts";
-import {
-  createJwtAuthority,
-  type IssuedJwtSvid,
-  type JwtSigningAuthority,
-  type JwtSvidRequest,
-  loadJwtAuthority,
-} from "./jwt-authority.ts";
-import { type KeptAuthorities, type KeptSlot, keyName, readKept, removeStrays, writeKept } from "./kept.ts";
+import { createJwtAuthority, type IssuedJwtSvid, JwtSigningAuthority, type JwtSvidRequest } from "./jwt-authority.ts";
+import { type KeptAuthorities, type KeptSlot, readKept, writeKept } from "./kept.ts";
 import { Rotation } from "./rotation.ts";
+import type { AuthorityContext } from "./sign.ts";
 import type { Rotated, Slot } from "./slots.ts";
-import {
-  type AuthorityContext,
-  createX509Authority,
-  type IssuedX509Svid,
-  loadX509Authority,
-  type X509Authority,
-  type X509SvidRequest,
-} from "./x509-authority.ts";
+import { createX509Authority, type IssuedX509Svid, X509Authority, type X509SvidRequest } from "./x509-authority.ts";
 
 export interface AuthorityOptions {
   readonly trustDomain: TrustDomain;
-  /** A folder (or memory) that nothing else uses. */
-  readonly keys: KeyStore;
+  /** Has the keys. */
+  readonly signer: SigningService;
+  /** Remembers which authority stands where. */
+  readonly kept: StateFile;
   readonly journal: Journal;
   readonly clock: Clock;
   /** Life of a CA and of a JWT key. Default 24 h. */
   readonly caTtlMs?: number;
+  /** Default ec-p256. */
+  readonly caKeyType?: KeyType;
+  /** Default: as `caKeyType`. */
+  readonly jwtKeyType?: KeyType;
   /** Default 1 h. What is longer than a sixth of `caTtlMs` may come out shorter: nothing outlives its CA. */
   readonly x509SvidTtlMs?: number;
   /** Default 5 min. */
@@ -50,7 +48,7 @@ type Optional<T, K extends keyof T> = Omit<T, K> & Partial<Pick<T, K>>;
 
 const HOUR = 3_600_000;
 
-/** The signer of a trust domain: its CAs, its JWT keys, their rotation, and the bundle that follows from them. */
+/** What signs for a trust domain: its CAs, its JWT keys, their rotation, and the bundle that follows. The keys are the signer's. */
 export class Authority {
   /** What verifies what this signs; a new value at every change. Old authorities stay in it until they expire. */
   readonly bundle: Cell<Bundle>;
@@ -62,40 +60,42 @@ export class Authority {
   /** What was published last, of both kinds. */
   #slots: Slots;
   #writing: Promise<void> = Promise.resolve();
+  readonly #unwatch: () => void;
 
   private constructor(options: AuthorityOptions, kept: KeptAuthorities, loaded: Slots, context: AuthorityContext) {
     this.#options = options;
     this.#kept = kept;
     this.#slots = loaded;
     this.#context = context;
-    const { clock, keys, onError = () => {} } = options;
+    const { clock, signer, onError = () => {} } = options;
     const shared = { clock, onError };
     this.x509 = new Rotation<X509Authority>({
       ...shared,
       slots: loaded.x509,
       create: (now) => this.#createX509(now),
       publish: (slots) => this.#publish({ x509: slots }),
-      discard: (authority) => keys.remove(keyName("x509", authority.id)),
+      discard: (authority) => signer.discard("x509", authority.id),
     });
     this.jwt = new Rotation<JwtSigningAuthority>({
       ...shared,
       slots: loaded.jwt,
       create: (now) => this.#createJwt(now),
       publish: (slots) => this.#publish({ jwt: slots }),
-      discard: (authority) => keys.remove(keyName("jwt", authority.id)),
+      discard: (authority) => signer.discard("jwt", authority.id),
     });
     this.bundle = new Cell<Bundle>(emptyBundle(options.trustDomain));
     this.bundle.set(this.#bundleNow());
+    this.#unwatch = signer.keys.watch(() => this.#replaceLost());
   }
 
   /** Loads what was kept, makes what is missing, and begins to rotate. Errors: `storage-failed`, `permission-denied`. */
   static async open(options: AuthorityOptions): Promise<Authority> {
-    const { trustDomain, journal, keys, random = randomBytes } = options;
-    const context: AuthorityContext = { trustDomain, journal, random };
-    const kept = (await readKept(keys)) ?? { sequence: 0n, x509: [], jwt: [] };
-    await removeStrays(keys, kept);
-    const authority = new Authority(options, kept, await load(context, keys, kept), context);
+    const { trustDomain, journal, signer, random = randomBytes } = options;
+    const context: AuthorityContext = { trustDomain, journal, signer, random };
+    const kept = (await readKept(options.kept)) ?? { sequence: 0n, x509: [], jwt: [] };
+    const authority = new Authority(options, kept, load(context, kept), context);
     try {
+      await authority.#discardStrays();
       await authority.x509.start();
       await authority.jwt.start();
     } catch (error) {
@@ -121,6 +121,7 @@ export class Authority {
 
   /** Ends rotation; what is under way is finished first. */
   async close(): Promise<void> {
+    this.#unwatch();
     this.x509.stop();
     this.jwt.stop();
     await Promise.all([this.x509.settled(), this.jwt.settled()]);
@@ -130,16 +131,30 @@ export class Authority {
     return this.#options.caTtlMs ?? 24 * HOUR;
   }
 
-  async #createX509(now: number): Promise<X509Authority> {
-    const { authority, pem } = await createX509Authority(this.#context, this.#caTtlMs, now);
-    await this.#options.keys.write(keyName("x509", authority.id), Buffer.from(pem));
-    return authority;
+  #createX509(now: number): Promise<X509Authority> {
+    return createX509Authority(this.#context, this.#options.caKeyType ?? "ec-p256", this.#caTtlMs, now);
   }
 
-  async #createJwt(now: number): Promise<JwtSigningAuthority> {
-    const { authority, pem } = createJwtAuthority(this.#context, this.#caTtlMs, now);
-    await this.#options.keys.write(keyName("jwt", authority.id), Buffer.from(pem));
-    return authority;
+  #createJwt(now: number): Promise<JwtSigningAuthority> {
+    const { jwtKeyType, caKeyType = "ec-p256" } = this.#options;
+    return createJwtAuthority(this.#context, jwtKeyType ?? caKeyType, this.#caTtlMs, now);
+  }
+
+  /** Destroys keys that no slot names: a crash between making one and recording it leaves such. */
+  async #discardStrays(): Promise<void> {
+    const { signer } = this.#options;
+    const known = new Set([...this.#slots.x509, ...this.#slots.jwt].map(({ authority }) => authority.id));
+    for (const { use, id } of [...signer.keys.value.values()].filter((key) => !known.has(key.id))) {
+      await signer.discard(use, id);
+    }
+  }
+
+  /** A signer that lost its keys (they were in memory) gets new ones at once; what the lost ones signed stays valid. */
+  #replaceLost(): void {
+    const held = (id: string): boolean => this.#options.signer.keys.value.has(id);
+    for (const rotation of [this.x509, this.jwt]) {
+      rotation.replaceLost(held).catch((error: unknown) => this.#options.onError?.(error));
+    }
   }
 
   /** Keeps and publishes the slots of one kind. RACE: both kinds rotate on their own; writes go one after the other. */
@@ -147,8 +162,12 @@ export class Authority {
     const write = async (): Promise<void> => {
       const slots = { ...this.#slots, ...changed };
       const sequence = this.#kept.sequence + 1n;
-      const kept = { sequence, x509: slots.x509.map(keptSlot), jwt: slots.jwt.map(keptSlot) };
-      await writeKept(this.#options.keys, kept);
+      const kept = {
+        sequence,
+        x509: slots.x509.map((slot) => keptSlot(slot, [slot.authority.certificate.der])),
+        jwt: slots.jwt.map((slot) => keptSlot(slot, [slot.authority.publicKey])),
+      };
+      await writeKept(this.#options.kept, kept);
       this.#kept = kept;
       this.#slots = slots;
       this.bundle.set(this.#bundleNow());
@@ -176,31 +195,44 @@ interface Slots {
   readonly jwt: readonly Slot<JwtSigningAuthority>[];
 }
 
-async function load(context: AuthorityContext, keys: KeyStore, kept: KeptAuthorities): Promise<Slots> {
-  const x509: Slot<X509Authority>[] = [];
-  for (const slot of kept.x509) {
-    const authority = loadX509Authority(context, await readKey(keys, keyName("x509", slot.id)));
-    x509.push({ authority, state: slot.state, tainted: slot.tainted });
-  }
-  const jwt: Slot<JwtSigningAuthority>[] = [];
-  for (const slot of kept.jwt) {
-    const authority = loadJwtAuthority(context, await readKey(keys, keyName("jwt", slot.id)), slot);
-    jwt.push({ authority, state: slot.state, tainted: slot.tainted });
-  }
+function load(context: AuthorityContext, kept: KeptAuthorities): Slots {
+  const { signer } = context;
+  const x509 = kept.x509.map((slot) => {
+    const key = heldKey(signer, slot, "x509");
+    const [certificate] = slot.published ?? key?.chain ?? [];
+    const authority = new X509Authority(context, parseCertificate(certificate ?? missing(slot, "x509")));
+    return { ...standing(slot, key), authority };
+  });
+  const jwt = kept.jwt.map((slot) => {
+    const key = heldKey(signer, slot, "jwt");
+    const publicKey = slot.published?.[0] ?? key?.spki ?? missing(slot, "jwt");
+    const authority = new JwtSigningAuthority(context, slot.id, publicKey, slot.issuedAtMs, slot.notAfterMs);
+    return { ...standing(slot, key), authority };
+  });
   return { x509, jwt };
 }
 
-async function readKey(keys: KeyStore, name: string): Promise<string> {
-  const bytes = await keys.read(name);
-  if (bytes === null) {
-    throw new EveryhopError("storage-failed", `the signing key \`${name}\` is missing`, {
-      hint: "restore the key folder from a backup; or remove it, and every workload joins a new trust domain authority",
-    });
+/** The key of a slot; null where it was lost with the signer that had it in memory, or is not needed any more. */
+function heldKey(signer: SigningService, slot: KeptSlot, use: HeldKey["use"]): HeldKey | null {
+  const key = signer.keys.value.get(slot.id);
+  if (key === undefined && signer.durable && slot.state !== "old") {
+    return missing(slot, use);
   }
-  return Buffer.from(bytes).toString("utf8");
+  return key?.use === use ? key : null;
 }
 
-function keptSlot({ authority, state, tainted }: Slot<Rotated>): KeptSlot {
+function missing({ id }: KeptSlot, use: HeldKey["use"]): never {
+  throw new EveryhopError("storage-failed", `the signing key \`${use}-${id}\` is missing`, {
+    hint: "restore the key folder from a backup; or remove the data folder, and every workload joins a new trust domain authority",
+  });
+}
+
+/** What a lost key signed stays valid, so it stays in the bundle until it expires. */
+function standing({ state, tainted }: KeptSlot, key: HeldKey | null): Pick<Slot<Rotated>, "state" | "tainted"> {
+  return { state: key === null ? "old" : state, tainted };
+}
+
+function keptSlot({ authority, state, tainted }: Slot<Rotated>, published: readonly Uint8Array[]): KeptSlot {
   const { id, issuedAtMs, notAfterMs } = authority;
-  return { id, state, tainted, issuedAtMs, notAfterMs };
+  return { id, state, tainted, issuedAtMs, notAfterMs, published };
 }

@@ -1,13 +1,8 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject } from "node:crypto";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { joseFromDer } from "../../core/jose/ecdsa.ts";
-import { assembleJws, decodeJws, jsonObject, jwsSigningInput } from "../../core/jose/jws.ts";
 import type { JwtAuthority as BundleKey } from "../../core/spiffe/bundle.ts";
 import { type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
-import { jwtSvidClaims } from "../../core/spiffe/jwt-svid.ts";
-import { formatPem, parsePem } from "../../core/x509/pem.ts";
-import { intend, Signer } from "./permit.ts";
-import type { AuthorityContext } from "./x509-authority.ts";
+import type { KeyType } from "../intent/key-type.ts";
+import { type AuthorityContext, randomSerial, signIntent, wholeSeconds } from "./sign.ts";
 
 export interface JwtSvidRequest {
   readonly spiffeId: SpiffeId;
@@ -32,22 +27,20 @@ export interface IssuedJwtSvid {
 const MAX_AUDIENCES = 64;
 const MAX_AUDIENCE_BYTES = 2048;
 
-/** One signing key for JWT-SVIDs: ES256. */
+/** One key for JWT-SVIDs. Its private half is the signer's. */
 export class JwtSigningAuthority {
   /** `kid`. */
   readonly id: string;
   readonly issuedAtMs: number;
   readonly notAfterMs: number;
   readonly publicKey: Uint8Array;
-  readonly #signer: Signer;
   readonly #context: AuthorityContext;
 
-  constructor(context: AuthorityContext, id: string, key: KeyObject, issuedAtMs: number, notAfterMs: number) {
+  constructor(context: AuthorityContext, id: string, publicKey: Uint8Array, issuedAtMs: number, notAfterMs: number) {
     this.id = id;
     this.issuedAtMs = issuedAtMs;
     this.notAfterMs = notAfterMs;
-    this.publicKey = createPublicKey(key).export({ format: "der", type: "spki" });
-    this.#signer = new Signer(key);
+    this.publicKey = publicKey;
     this.#context = context;
   }
 
@@ -56,41 +49,29 @@ export class JwtSigningAuthority {
     return { keyId: this.id, publicKey: this.publicKey, expiresAtMs: this.notAfterMs, tainted };
   }
 
-  /** Builds, lints, intends, signs, records. Errors: `invalid-argument`, `failed-precondition`. */
+  /** Has a token signed. Errors: `invalid-argument`, `failed-precondition`, those of `signIntent`. */
   async issue(request: JwtSvidRequest, now: number): Promise<IssuedJwtSvid> {
-    const { spiffeId, audiences, entryId } = request;
-    const { trustDomain, journal, random } = this.#context;
+    const { spiffeId, audiences, entryId, issuer = null, includeJwtId = false } = request;
+    const { trustDomain, random } = this.#context;
     if (trustDomainOf(spiffeId) !== trustDomain) {
       throw new EveryhopError("invalid-argument", `\`${spiffeId}\` is not in the trust domain \`${trustDomain}\``);
     }
     checkAudiences(audiences);
-    const serial = Buffer.from(random(16)).toString("hex");
-    const issuedAtMs = Math.floor(now / 1000) * 1000;
-    const expiresAtMs = Math.floor(Math.min(now + request.ttlMs, this.notAfterMs) / 1000) * 1000;
-    if (expiresAtMs <= now) {
+    const notBeforeMs = wholeSeconds(now);
+    const notAfterMs = wholeSeconds(Math.min(now + request.ttlMs, this.notAfterMs));
+    if (notAfterMs <= now) {
       throw new EveryhopError("failed-precondition", `nothing can be signed for \`${spiffeId}\` that is still valid`);
     }
-    const claims = jwtSvidClaims({
+    const names = { authorityId: this.id, serial: randomSerial(random), spiffeId, audiences, issuer, includeJwtId };
+    const intent = { kind: "jwt-svid", ...names, notBeforeMs, notAfterMs } as const;
+    const token = await signIntent(this.#context, intent, { spiffeId, entryId, dnsNames: [], audiences });
+    return {
       id: spiffeId,
-      audiences,
-      issuedAtMs,
-      expiresAtMs,
-      ...(request.issuer === undefined ? {} : { issuer: request.issuer }),
-      ...(request.includeJwtId === true ? { jwtId: serial } : {}),
-    });
-    const input = jwsSigningInput({ alg: "ES256", kid: this.id, typ: "JWT" }, JSON.stringify(claims));
-    const lint = (own: Uint8Array) => lintJwtSvid(own, this.id, request, expiresAtMs);
-    const intent = { kind: "jwt-svid", serial, spiffeId, entryId, authorityId: this.id } as const;
-    const times = { notBeforeMs: issuedAtMs, notAfterMs: expiresAtMs };
-    const permit = await intend(input, lint, { ...intent, ...times, dnsNames: [], audiences }, journal);
-    const signed = this.#signer.sign(permit);
-    const signature = joseFromDer(signed.signature, 32);
-    if (signature === null) {
-      throw new EveryhopError("internal", `the JWT key \`${this.id}\` is not of P-256`);
-    }
-    const token = assembleJws(signed.bytes, signature);
-    await journal.record(serial, hash("sha256", token, "buffer"));
-    return { id: spiffeId, token, issuedAtMs, expiresAtMs, keyId: this.id };
+      token: Buffer.from(token).toString("latin1"),
+      issuedAtMs: notBeforeMs,
+      expiresAtMs: notAfterMs,
+      keyId: this.id,
+    };
   }
 }
 
@@ -101,52 +82,13 @@ function checkAudiences(audiences: readonly string[]): void {
   }
 }
 
-/** Reads the signing input again, with the parser that verifiers use. SPEC: JWT-SVID §2, §3. */
-function lintJwtSvid(
-  input: Uint8Array,
-  keyId: string,
-  request: JwtSvidRequest,
-  expiresAtMs: number,
-): readonly string[] {
-  const decoded = decodeJws(`${Buffer.from(input).toString("latin1")}.AAAA`);
-  const claims = decoded.ok ? jsonObject(decoded.payload) : null;
-  if (!decoded.ok || claims === null) {
-    return ["the token does not parse"];
-  }
-  const { header } = decoded;
-  const checks: readonly (readonly [boolean, string])[] = [
-    [header.alg === "ES256" && header.kid === keyId && header.typ === "JWT", "the header is not what was asked for"],
-    [Object.keys(header.members).length === 3, "the header has members that nobody asked for"],
-    [claims.sub === request.spiffeId, "`sub` is not the SPIFFE ID asked for"],
-    [JSON.stringify(claims.aud) === JSON.stringify(request.audiences), "`aud` is not what was asked for"],
-    [claims.exp === expiresAtMs / 1000, "`exp` is not what was asked for"],
-  ];
-  return checks.filter(([holds]) => !holds).map(([, fault]) => fault);
-}
-
-/** Makes a key, named by 32 random letters and digits as SPIRE's are; also returns what to keep of it. */
-export function createJwtAuthority(
+/** Has a key made. Errors: the signer's. */
+export async function createJwtAuthority(
   context: AuthorityContext,
+  type: KeyType,
   ttlMs: number,
   now: number,
-): { readonly authority: JwtSigningAuthority; readonly pem: string } {
-  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const id = Buffer.from(context.random(16)).toString("hex");
-  const authority = new JwtSigningAuthority(context, id, privateKey, now, now + ttlMs);
-  return { authority, pem: formatPem("PRIVATE KEY", privateKey.export({ format: "der", type: "pkcs8" })) };
-}
-
-/** Reads what `createJwtAuthority` gave to keep. Errors: `storage-failed`. */
-export function loadJwtAuthority(
-  context: AuthorityContext,
-  pem: string,
-  kept: { readonly id: string; readonly issuedAtMs: number; readonly notAfterMs: number },
-): JwtSigningAuthority {
-  try {
-    const [block] = parsePem(pem);
-    const key = createPrivateKey({ key: Buffer.from(block?.der ?? []), format: "der", type: "pkcs8" });
-    return new JwtSigningAuthority(context, kept.id, key, kept.issuedAtMs, kept.notAfterMs);
-  } catch (cause) {
-    throw new EveryhopError("storage-failed", `the stored JWT key \`${kept.id}\` cannot be used`, { cause });
-  }
+): Promise<JwtSigningAuthority> {
+  const { id, spki } = await context.signer.createKey("jwt", type);
+  return new JwtSigningAuthority(context, id, spki, now, now + ttlMs);
 }

@@ -103,6 +103,17 @@ export class Rotation<A extends Rotated> {
     });
   }
 
+  /** Keys that are gone sign nothing more, and others take over at once. `held` says whether the key of an id is there. */
+  replaceLost(held: (id: string) => boolean): Promise<void> {
+    return this.#enqueue(async () => {
+      const lost = (slot: Slot<A>): boolean => slot.state !== "old" && !held(slot.authority.id);
+      if (this.#running && this.#slots.some(lost)) {
+        await this.#put(this.#slots.map((slot) => (lost(slot) ? { ...slot, state: "old" as const } : slot)));
+        await this.#advance();
+      }
+    });
+  }
+
   /** Resolves once all that was asked for so far is done. For tests. */
   settled(): Promise<void> {
     return this.#enqueue(async () => {});

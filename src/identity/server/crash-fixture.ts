@@ -5,15 +5,26 @@ import { join } from "node:path";
 import { parseSpiffeId, parseTrustDomain } from "../../core/spiffe/id.ts";
 import { systemClock } from "../../io/clock.ts";
 import { diskKeyStore } from "../../io/keys.ts";
+import { diskStateFile } from "../../io/state-file.ts";
 import { openSqliteStore } from "../../io/store/sqlite.ts";
 import { Authority } from "../authority/authority.ts";
+import { localSigner, TEST_CEILINGS } from "../authority/fixture.ts";
 import { storeJournal } from "./journal.ts";
 
 export async function openAuthority(dir: string) {
   const store = await openSqliteStore(join(dir, "server.db"));
   const authority = await Authority.open({
     trustDomain: parseTrustDomain("example.com"),
-    keys: await diskKeyStore(join(dir, "keys")),
+    signer: await localSigner(
+      {
+        trustDomain: "example.com",
+        keys: { kind: "memory" },
+        logDir: join(dir, "signer-log"),
+        ceilings: TEST_CEILINGS,
+      },
+      { clock: systemClock, keys: await diskKeyStore(join(dir, "keys")) },
+    ),
+    kept: diskStateFile(join(dir, "authorities.json")),
     journal: storeJournal(store.issuance, systemClock),
     clock: systemClock,
   });

@@ -16,13 +16,16 @@ import { parseCertificate } from "../../core/x509/certificate.ts";
 import { buildCsr } from "../../core/x509/csr-build.ts";
 import { Agent, type AttestAgentResponse } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
-import { type KeyStore, memoryKeyStore } from "../../io/keys.ts";
+import type { KeyStore } from "../../io/keys.ts";
 import { silentLog } from "../../io/log.ts";
 import { makeClient, type RpcClient } from "../../io/rpc/adapter.ts";
 import { SPIFFE_CHANNEL_OPTIONS, spiffeCredentials } from "../../io/rpc/channel.ts";
+import { diskStateFile } from "../../io/state-file.ts";
 import { openSqliteStore } from "../../io/store/sqlite.ts";
 import type { Store } from "../../io/store/store.ts";
 import { Authority } from "../authority/authority.ts";
+import { localSigner, TEST_CEILINGS } from "../authority/fixture.ts";
+import type { SignerLink } from "../authority/signer-link.ts";
 import { IdentityServer, type Listening } from "./identity-server.ts";
 import { storeJournal } from "./journal.ts";
 import { Registry } from "./registry.ts";
@@ -57,6 +60,7 @@ export interface TestServer {
   readonly store: Store;
   readonly registry: Registry;
   readonly authority: Authority;
+  readonly signer: SignerLink;
   readonly identity: IdentityServer;
   readonly adminSocket: string;
   /** A client on the admin socket. */
@@ -88,12 +92,21 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
     }
   });
   // OpenSSL judges certificates by the machine's clock.
-  const { clock = new FakeClock(Date.now()), keys = memoryKeyStore(), x509SvidTtlMs = 3_600_000 } = options;
+  const { clock = new FakeClock(Date.now()), keys, x509SvidTtlMs = 3_600_000 } = options;
   const store = await openSqliteStore(join(dir, "server.db"));
   ends.push(() => store.close());
+  const setup = {
+    trustDomain,
+    keys: { kind: "memory" },
+    logDir: join(dir, "signer-log"),
+    ceilings: TEST_CEILINGS,
+  } as const;
+  const signer = await localSigner(setup, keys === undefined ? { clock } : { clock, keys });
+  ends.push(() => signer.close());
   const authority = await Authority.open({
     trustDomain,
-    keys,
+    signer,
+    kept: diskStateFile(join(dir, "authorities.json")),
     journal: storeJournal(store.issuance, clock),
     clock,
     x509SvidTtlMs,
@@ -114,6 +127,7 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
     store,
     registry,
     authority,
+    signer,
     identity,
     adminSocket,
     ...clients(identity, listening, adminSocket, ends),

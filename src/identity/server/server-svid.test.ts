@@ -1,21 +1,27 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { FakeClock } from "../../core/base/clock.ts";
 import { serverId } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { parseCertificate } from "../../core/x509/certificate.ts";
-import { memoryKeyStore } from "../../io/keys.ts";
+import { memoryStateFile } from "../../io/state-file.ts";
 import { Authority } from "../authority/authority.ts";
-import { RecordingJournal } from "../authority/fixture.ts";
+import { RecordingJournal, testSigner } from "../authority/fixture.ts";
 import { trustDomain } from "./fixture.ts";
 import { keepServerSvid } from "./server-svid.ts";
 
 const HOUR = 3_600_000;
 
-async function setUp() {
+async function setUp(t: TestContext) {
   const clock = new FakeClock();
   const journal = new RecordingJournal();
-  const authority = await Authority.open({ trustDomain, keys: memoryKeyStore(), journal, clock });
+  const authority = await Authority.open({
+    trustDomain,
+    signer: await testSigner(t, { clock }),
+    kept: memoryStateFile(),
+    journal,
+    clock,
+  });
   const errors: unknown[] = [];
   const { bundle } = authority;
   const kept = await keepServerSvid({ authority, trustDomain, bundle, clock, onError: (error) => errors.push(error) });
@@ -23,8 +29,8 @@ async function setUp() {
   return { clock, journal, authority, errors, kept, next };
 }
 
-test("the server's certificate is renewed at half of its life, with a new key", async () => {
-  const { clock, kept, next } = await setUp();
+test("the server's certificate is renewed at half of its life, with a new key", async (t) => {
+  const { clock, kept, next } = await setUp(t);
   const first = kept.svid.value;
   assert.equal(first.id, serverId(trustDomain));
   const renewed = next();
@@ -37,8 +43,8 @@ test("the server's certificate is renewed at half of its life, with a new key", 
   kept.stop();
 });
 
-test("where it cannot be renewed it stays, is tried again, and said", async () => {
-  const { clock, journal, errors, kept, next } = await setUp();
+test("where it cannot be renewed it stays, is tried again, and said", async (t) => {
+  const { clock, journal, errors, kept, next } = await setUp(t);
   const first = kept.svid.value;
   journal.failNext = true;
   clock.advance(HOUR / 2);
@@ -51,8 +57,8 @@ test("where it cannot be renewed it stays, is tried again, and said", async () =
   kept.stop();
 });
 
-test("once stopped it is not renewed any more", async () => {
-  const { clock, journal, kept } = await setUp();
+test("once stopped it is not renewed any more", async (t) => {
+  const { clock, journal, kept } = await setUp(t);
   const before = journal.intents.length;
   kept.stop();
   clock.advance(HOUR);
@@ -61,8 +67,8 @@ test("once stopped it is not renewed any more", async () => {
   assert.ok(journal.intents.length >= before);
 });
 
-test("where the authority that signed it is tainted, it is replaced at once, by one that the next signed", async () => {
-  const { authority, clock, kept, next } = await setUp();
+test("where the authority that signed it is tainted, it is replaced at once, by one that the next signed", async (t) => {
+  const { authority, clock, kept, next } = await setUp(t);
   const { x509 } = authority;
   const old = x509.active().id;
   await x509.activate((await x509.prepare()).id);

@@ -36,12 +36,6 @@ const KEY_PLUGINS = plugins({
   CredentialComposer: CREDENTIAL_COMPOSER,
 });
 
-const keyType: Rule = (value, at) => {
-  if (text(value, at) !== "ec-p256") {
-    at.warn(`the authority's keys are ec-p256, not \`${value}\``);
-  }
-};
-
 const cache = differs("an entry reaches its agents by push, at once");
 
 const EXPERIMENTAL = block({
@@ -76,8 +70,8 @@ const SERVER = block({
   default_x509_svid_ttl: to(["ca", "x509SvidTtl"], duration),
   default_jwt_svid_ttl: to(["ca", "jwtSvidTtl"], duration),
   jwt_issuer: to(["ca", "jwtIssuer"], text),
-  ca_key_type: keyType,
-  jwt_key_type: keyType,
+  ca_key_type: to(["ca", "keyType"], text),
+  jwt_key_type: to(["ca", "jwtKeyType"], text),
   ca_subject: differs("the CA's subject names the trust domain"),
   disable_jwt_svids: (value, at) => {
     if (flag(value, at) === true) {
