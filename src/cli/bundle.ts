@@ -1,19 +1,15 @@
-import { readFileSync } from "node:fs";
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import { EveryhopError } from "../core/base/errors.ts";
-import { emptyBundle, formatBundle, parseBundle, type Bundle as Value } from "../core/spiffe/bundle.ts";
-import { parseTrustDomain } from "../core/spiffe/id.ts";
-import { certificatesFromPem, certificatesToPem } from "../core/x509/pem.ts";
+import { formatBundle, type Bundle as Value } from "../core/spiffe/bundle.ts";
+import { certificatesToPem } from "../core/x509/pem.ts";
 import { Bundle, BatchDeleteFederatedBundleRequest_Mode as Mode } from "../gen/spire/api/server/bundle/v1/bundle_pb.js";
-import { BundleSchema, type Bundle as Message } from "../gen/spire/api/types/bundle_pb.js";
+import type { Bundle as Message } from "../gen/spire/api/types/bundle_pb.js";
 import { each, oneOf, trustDomain } from "./arguments.ts";
 import { askServer, itemError } from "./ask-server.ts";
+import { bundleMessage, bundleOf, FORMATS, type Format, readBundleFile } from "./bundle-file.ts";
 import { addMeshOptions, type MeshOptions } from "./find-mesh.ts";
 import { note, print, printJson } from "./ui.ts";
 
-type Format = "pem" | "spiffe";
-const FORMATS = { pem: "pem", spiffe: "spiffe" } as const;
 const MODES = { restrict: Mode.RESTRICT, dissociate: Mode.DISSOCIATE, delete: Mode.DELETE };
 
 interface ShowOptions extends MeshOptions {
@@ -53,21 +49,6 @@ export function define(program: Command): void {
     .option("--json", "what was deleted as JSON")
     .addHelpText("after", "\nExample:\n  everyhop bundle delete --id other.org --mode dissociate")
     .action(remove);
-}
-
-function bundleOf(message: Message): Value {
-  return {
-    ...emptyBundle(parseTrustDomain(message.trustDomain)),
-    x509Authorities: message.x509Authorities.map(({ asn1 }) => asn1),
-    jwtAuthorities: message.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({
-      keyId,
-      publicKey,
-      expiresAtMs: Number(expiresAt) * 1_000 || null,
-      tainted,
-    })),
-    sequence: message.sequenceNumber,
-    refreshHintMs: Number(message.refreshHint) * 1_000 || null,
-  };
 }
 
 function textOf(value: Value, format: Format): string {
@@ -121,20 +102,9 @@ interface SetOptions extends ShowOptions {
 }
 
 async function set({ id, path, format, json, ...options }: SetOptions): Promise<void> {
-  const text = readInput(path);
-  const value =
-    format === "spiffe"
-      ? parseBundle(parseTrustDomain(id), text)
-      : { ...emptyBundle(parseTrustDomain(id)), x509Authorities: certificatesFromPem(text) };
-  const message = create(BundleSchema, {
-    trustDomain: id,
-    x509Authorities: value.x509Authorities.map((asn1) => ({ asn1 })),
-    jwtAuthorities: value.jwtAuthorities.map(({ keyId, publicKey }) => ({ keyId, publicKey })),
-    sequenceNumber: value.sequence,
-    refreshHint: BigInt(Math.round((value.refreshHintMs ?? 0) / 1_000)),
-  });
+  const value = readBundleFile(id, path, format);
   const { results } = await askServer(options, Bundle, (bundles) =>
-    bundles.batchSetFederatedBundle({ bundle: [message] }),
+    bundles.batchSetFederatedBundle({ bundle: [bundleMessage(value)] }),
   );
   const error = itemError(results[0]?.status);
   if (error !== null) {
@@ -148,17 +118,6 @@ async function set({ id, path, format, json, ...options }: SetOptions): Promise<
     });
   } else {
     print("bundle set.");
-  }
-}
-
-function readInput(path: string | undefined): string {
-  try {
-    return readFileSync(path ?? 0, "utf8");
-  } catch (error) {
-    throw new EveryhopError("file-missing", `cannot read ${path === undefined ? "standard input" : `\`${path}\``}`, {
-      hint: "`--path FILE` names the bundle's file",
-      cause: error,
-    });
   }
 }
 

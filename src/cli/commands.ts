@@ -23,6 +23,7 @@ export const COMMANDS: Readonly<Record<string, readonly Load[]>> = {
   token: [() => import("./token.ts")],
   entry: [() => import("./entry.ts"), () => import("./entry-explain.ts")],
   bundle: [() => import("./bundle.ts")],
+  federation: [() => import("./federation.ts")],
   authority: [() => import("./authority.ts")],
   svid: [() => import("./svid.ts"), () => import("./svid-mint.ts")],
   audit: [() => import("./audit.ts")],

@@ -19,12 +19,12 @@ interface Outcome {
 }
 
 /** A mesh folder with a running server, and the command line in it. */
-async function meshFolder(t: TestContext, more = "") {
+async function meshFolder(t: TestContext, more = "", trustDomain = "example.com") {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-cli-"));
   const file = join(dir, "server.yaml");
   writeFileSync(
     file,
-    `trustDomain: example.com\ndataDir: data\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n${more}`,
+    `trustDomain: ${trustDomain}\ndataDir: data\nlisten: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n${more}`,
   );
   const server = await startServer(readServerConfig(file), { log: silentLog });
   t.after(async () => {
@@ -151,6 +151,48 @@ test("authorities: prepared, activated, tainted and revoked by id", async (t) =>
   const text = await run("authority", "show");
   assert.match(text.out, /^Active X\.509 authority:\n {2}Authority ID: [0-9a-f]{40}\n {2}Expires at: .*\nPrepared/);
   assert.match((await run("authority", "taint")).err, /--authority-id/);
+});
+
+test("federation: relationships by flags and by SPIRE's file, refreshed, listed, deleted", async (t) => {
+  const other = await meshFolder(t, "federation: {bundleEndpoint: {listen: '127.0.0.1:0'}}\n", "other.org");
+  const { dir, run, json } = await meshFolder(t);
+  const first = join(dir, "other.json");
+  writeFileSync(first, (await other.run("bundle", "show", "--format", "spiffe")).out);
+  const url = `https://${other.server.ready.bundleEndpoint}/`;
+  const endpoint = ["--bundle-endpoint-url", url, "--bundle-endpoint-profile", "https_spiffe"];
+  const id = ["--endpoint-spiffe-id", "spiffe://other.org/spire/server"];
+  const bundle = ["--trust-domain-bundle-path", first, "--trust-domain-bundle-format", "spiffe"];
+  const create = ["federation", "create", "--trust-domain", "other.org", ...endpoint, ...id];
+  const { document: made } = await json(...create, ...bundle);
+  const said = { trustDomain: "other.org", bundleEndpointUrl: url, bundleEndpointProfile: "https_spiffe" };
+  assert.deepEqual({ ...made, bundleSequence: null }, { ...said, endpointSpiffeId: id[1], bundleSequence: null });
+  assert.deepEqual((await json(...create)).document.error.code, "already-exists");
+  await other.json("authority", "prepare");
+  assert.deepEqual((await json("federation", "refresh", "--trust-domain", "other.org")).document, {
+    refreshed: "other.org",
+  });
+  assert.equal((await json("bundle", "list", "--id", "other.org")).document.trust_domains["other.org"].keys.length, 3);
+
+  const relationships = {
+    trustDomain: "third.org",
+    bundleEndpointURL: "https://third.org/",
+    bundleEndpointProfile: "https_web",
+  };
+  const data = join(dir, "relationships.json");
+  writeFileSync(data, JSON.stringify({ federationRelationships: [relationships] }));
+  await json("federation", "create", "--data", data);
+  const { document: listed } = await json("federation", "list");
+  assert.deepEqual(
+    listed.federationRelationships.map(({ trustDomain }: { trustDomain: string }) => trustDomain),
+    ["other.org", "third.org"],
+  );
+  assert.match((await run("federation", "show", "--trust-domain", "third.org")).out, /profile {3}: https_web/);
+  assert.deepEqual((await json("federation", "delete", "--trust-domain", "third.org")).document, {
+    deleted: ["third.org"],
+  });
+  assert.match((await run("federation", "create", "--trust-domain", "a.org")).err, /--bundle-endpoint-url/);
+  writeFileSync(data, "{}");
+  assert.match((await run("federation", "create", "--data", data)).err, /`federationRelationships` is missing/);
 });
 
 test("where no server answers, the next step is said", async (t) => {

@@ -17,6 +17,7 @@ import { Bundle as BundleApi } from "../../gen/spire/api/server/bundle/v1/bundle
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { LocalAuthority } from "../../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
+import { TrustDomain as TrustDomainApi } from "../../gen/spire/api/server/trustdomain/v1/trustdomain_pb.js";
 import type { HttpListener } from "../../io/http.ts";
 import type { Log } from "../../io/log.ts";
 import { peerCredentials } from "../../io/peer.ts";
@@ -43,6 +44,7 @@ import { RateLimiter } from "./rate-limit.ts";
 import type { Registry } from "./registry.ts";
 import { keepServerSvid, type ServerSvid } from "./server-svid.ts";
 import { svidService } from "./svid-service.ts";
+import { trustDomainService } from "./trust-domain-service.ts";
 
 export interface IdentityServerOptions {
   readonly trustDomain: TrustDomain;
@@ -174,6 +176,7 @@ export class IdentityServer {
       (by) => guard(SVID, svidService(registry, issuer), by),
       (by) => guard(BundleApi, bundleService(bundles), by),
       (by) => guard(LocalAuthority, localAuthorityService(authority), by),
+      (by) => guard(TrustDomainApi, trustDomainService(federation, bundles), by),
       (by) => guard(Node, watch.service(), by),
     ];
     registerIdentityGauges(options.metrics, {
@@ -193,7 +196,7 @@ export class IdentityServer {
     const own = await keepServerSvid({ ...options, bundle: bundles.own, onError });
     const config = options.federation ?? { federatesWith: [] };
     try {
-      const federation = await Federation.open({ config, svid: own.svid, bundles, clock, log });
+      const federation = await Federation.open({ config, svid: own.svid, bundles, store, registry, clock, log });
       return new IdentityServer(options, { bundles, own, federation });
     } catch (error) {
       own.stop();

@@ -9,11 +9,12 @@ import { Bundle } from "../../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { LocalAuthority } from "../../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
+import { TrustDomain } from "../../gen/spire/api/server/trustdomain/v1/trustdomain_pb.js";
 import { Callers } from "./callers.ts";
 import { id, svidOf, testKey, testServer, trustDomain } from "./fixture.ts";
 import { METHODS } from "./methods.ts";
 
-const SERVICES = [Agent, Bundle, Entry, SVID, LocalAuthority, Node, Admin, Health];
+const SERVICES = [Agent, Bundle, Entry, SVID, LocalAuthority, TrustDomain, Node, Admin, Health];
 const paths = SERVICES.flatMap((service) => service.methods.map(({ name }) => `${service.typeName}/${name}`));
 
 test("every method of every service is in the table", () => {

@@ -104,6 +104,14 @@ export const METHODS: ReadonlyMap<string, MethodRule> = new Map([
     TaintX509UpstreamAuthority: whole("authorities:write"),
     RevokeX509UpstreamAuthority: whole("authorities:write"),
   }),
+  ...each("spire.api.server.trustdomain.v1.TrustDomain", {
+    ListFederationRelationships: whole("bundles:read"),
+    GetFederationRelationship: whole("bundles:read"),
+    BatchCreateFederationRelationship: whole("bundles:write"),
+    BatchUpdateFederationRelationship: whole("bundles:write"),
+    BatchDeleteFederationRelationship: whole("bundles:write"),
+    RefreshBundle: whole("bundles:write"),
+  }),
   ...each("everyhop.node.v1.Node", { Watch: { ...AGENT, limit: "status" } }),
   ...each("everyhop.admin.v1.Admin", {
     Status: whole("status:read"),

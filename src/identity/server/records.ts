@@ -5,6 +5,7 @@ import type {
   Change,
   KillRecord,
   NodeRecord,
+  RelationshipRecord,
   Snapshot,
   Store,
   StoreEvent,
@@ -19,6 +20,7 @@ export class Records {
   readonly nodes = new Map<SpiffeId, NodeRecord>();
   readonly kills = new Map<SpiffeId, KillRecord>();
   readonly bundles = new Map<TrustDomain, BundleRecord>();
+  readonly relationships = new Map<TrustDomain, RelationshipRecord>();
   readonly #watchers = new Set<(change: Change) => void>();
   #revision = 0;
 
@@ -72,6 +74,9 @@ export class Records {
       ...differences(this.bundles, snapshot.bundles, ({ trustDomain }) => trustDomain).map(
         ([id, bundle]) => ({ kind: "bundle", revision, id, bundle }) as const,
       ),
+      ...differences(this.relationships, snapshot.relationships, ({ trustDomain }) => trustDomain).map(
+        ([id, relationship]) => ({ kind: "relationship", revision, id, relationship }) as const,
+      ),
     ];
     for (const change of changes) {
       this.#apply(change);
@@ -92,6 +97,9 @@ export class Records {
         break;
       case "bundle":
         setOrDelete(this.bundles, change.id, change.bundle);
+        break;
+      case "relationship":
+        setOrDelete(this.relationships, change.id, change.relationship);
     }
     this.#revision = change.revision;
     for (const watcher of [...this.#watchers]) {

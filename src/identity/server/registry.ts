@@ -5,7 +5,15 @@ import { EveryhopError } from "../../core/base/errors.ts";
 import { type EntryDraft, type RegistrationEntry, validateEntry } from "../../core/entries/entry.ts";
 import { EntryIndex } from "../../core/entries/entry-index.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
-import type { BundleRecord, Change, IssuanceRecord, KillRecord, NodeRecord, Store } from "../../io/store/store.ts";
+import type {
+  BundleRecord,
+  Change,
+  IssuanceRecord,
+  KillRecord,
+  NodeRecord,
+  RelationshipRecord,
+  Store,
+} from "../../io/store/store.ts";
 import { Records } from "./records.ts";
 
 export interface RegistryOptions {
@@ -93,6 +101,11 @@ export class Registry {
 
   bundle(trustDomain: TrustDomain): BundleRecord | null {
     return this.#records.bundles.get(trustDomain) ?? null;
+  }
+
+  /** In order of trust domain. */
+  relationships(): readonly RelationshipRecord[] {
+    return [...this.#records.relationships.values()].sort((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1));
   }
 
   bundles(): readonly BundleRecord[] {

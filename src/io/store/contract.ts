@@ -269,8 +269,32 @@ function otherTests(on: On): void {
     await store.nodes.attested(aNode());
     const kill = await store.kills.add({ order: "o1", spiffeId: id("/bad"), since: 7 });
     const { revision } = store;
-    const snapshot = { revision, entries: [anEntry()], nodes: [aNode()], kills: [kill], bundles: [] };
-    assert.deepEqual(await store.snapshot(), snapshot);
+    const records = { entries: [anEntry()], nodes: [aNode()], kills: [kill], bundles: [], relationships: [] };
+    assert.deepEqual(await store.snapshot(), { revision, ...records });
+  });
+
+  on("relationships come back as they went in; a change that throws changes and tells nothing", async (under) => {
+    const trustDomain = parseTrustDomain("other.org");
+    const web = { trustDomain, url: "https://other.org/", endpointSpiffeId: null };
+    const spiffe = { ...web, endpointSpiffeId: id("/spire/server") };
+    const heard: string[] = [];
+    under.store.watch((event) => heard.push(toldOf(event)));
+    await under.store.relationships.put(trustDomain, (current) => {
+      assert.equal(current, null);
+      return web;
+    });
+    const refused = new EveryhopError("already-exists", "it is there");
+    const again = under.store.relationships.put(trustDomain, () => {
+      throw refused;
+    });
+    await assert.rejects(again, hasCode("already-exists"));
+    assert.equal(heard.length, 1);
+    await under.store.relationships.put(trustDomain, () => spiffe);
+    const store = await under.reopen();
+    assert.deepEqual(await store.relationships.all(), [spiffe]);
+    assert.equal(await store.relationships.delete(trustDomain), true);
+    assert.equal(await store.relationships.delete(trustDomain), false);
+    assert.deepEqual((await store.snapshot()).relationships, []);
   });
 
   on("bundles come back as they went in", async (under) => {

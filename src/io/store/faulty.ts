@@ -5,7 +5,7 @@ import type { Store } from "./store.ts";
 /** Where the next write fails: before anything is done, or when it is done and the answer is lost. */
 export type Fault = "before" | "after" | null;
 
-const PARTS = ["entries", "nodes", "joinTokens", "issuance", "kills", "bundles"] as const;
+const PARTS = ["entries", "nodes", "joinTokens", "issuance", "kills", "bundles", "relationships"] as const;
 
 const away = (when: string): EveryhopError => new EveryhopError("unavailable", `the database is away (${when})`);
 

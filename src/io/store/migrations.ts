@@ -11,7 +11,7 @@ type Migration = (db: Database, dialect: Dialect) => Promise<void>;
  * Version N of the schema is what the first N migrations make. INVARIANT: one that was released never changes: testdata/ has
  * each version's tables, as that version left them.
  */
-const MIGRATIONS: readonly Migration[] = [firstSchema, severalReplicas];
+const MIGRATIONS: readonly Migration[] = [firstSchema, severalReplicas, relationships];
 
 /** Any number, but ours: replicas that start together migrate one after the other. */
 const MIGRATION_LOCK = 0x65766879;
@@ -143,4 +143,14 @@ async function severalReplicas(db: Database, dialect: Dialect): Promise<void> {
       db,
     );
   }
+}
+
+/** Trust domains whose bundles are followed. */
+async function relationships({ schema }: Database): Promise<void> {
+  await schema
+    .createTable("relationships")
+    .addColumn("trust_domain", "text", (c) => c.primaryKey())
+    .addColumn("url", "text", (c) => c.notNull())
+    .addColumn("endpoint_spiffe_id", "text")
+    .execute();
 }

@@ -10,6 +10,7 @@ import type { Store } from "./store.ts";
 const kill = { order: "o1", spiffeId: parseSpiffeId("spiffe://example.com/bad"), since: 7 };
 const other = parseTrustDomain("other.org");
 const bundle = { trustDomain: other, sequence: 1, document: "{}" };
+const relationship = { trustDomain: other, url: "https://other.org/", endpointSpiffeId: null };
 const signed = { serial: "01", issued: Buffer.from([1]) };
 
 interface Write {
@@ -62,6 +63,11 @@ const WRITES: Readonly<Record<string, Write>> = {
     before: ({ bundles }) => bundles.put(other, () => bundle),
     write: ({ bundles }) => bundles.delete(other),
   },
+  "relationships.put": { write: ({ relationships }) => relationships.put(other, () => relationship) },
+  "relationships.delete": {
+    before: ({ relationships }) => relationships.put(other, () => relationship),
+    write: ({ relationships }) => relationships.delete(other),
+  },
 };
 
 /** That it was done already is no failure for who asks again. */
@@ -93,7 +99,8 @@ async function everything(store: Store): Promise<unknown> {
 export function retryContract(name: string, make: () => Promise<StoreUnderTest>): void {
   test(`${name}: a write that fails before or after it is done may be asked for again`, async () => {
     const methods = Object.keys(WRITES).map((path) => path.split(".")[0]);
-    assert.deepEqual([...new Set(methods)], ["entries", "nodes", "joinTokens", "issuance", "kills", "bundles"]);
+    const parts = ["entries", "nodes", "joinTokens", "issuance", "kills", "bundles", "relationships"];
+    assert.deepEqual([...new Set(methods)], parts);
     for (const [path, { before, write }] of Object.entries(WRITES)) {
       const outcomes: unknown[] = [];
       for (const fault of [null, "before", "after"] as const) {

@@ -63,6 +63,7 @@ export interface Tables {
   };
   kills: { spiffe_id: string; order_id: string; since: number };
   bundles: { trust_domain: string; sequence: number; document: string };
+  relationships: { trust_domain: string; url: string; endpoint_spiffe_id: string | null };
   /** PostgreSQL alone: which records changed, in the order of the commits. What each is now stands in its own table. */
   changes: { position: number; kind: string; record: string };
   counters: { name: string; value: number };

@@ -1,6 +1,7 @@
 import { entryStore, readEntries } from "./entry-rows.ts";
 import { countPositions, issuanceStore, type NextPosition } from "./issuance-rows.ts";
 import { nodeStore, readNodes } from "./node-rows.ts";
+import { readRelationships, relationshipStore } from "./relationship-rows.ts";
 import { CHANGES, counter, type Database } from "./schema.ts";
 import { bundleStore, joinTokenStore, killStore, readBundles, readKills } from "./small-rows.ts";
 import type { Snapshot, Store } from "./store.ts";
@@ -20,6 +21,7 @@ export async function makeSqlStore(
     issuance: issuanceStore(db, shared.nextPosition ?? (await countPositions(db))),
     kills: killStore(db, write),
     bundles: bundleStore(db, write),
+    relationships: relationshipStore(db, write),
     snapshot: () => readSnapshot(db),
     watch: (watcher) => writes.watch(watcher),
     get revision() {
@@ -40,5 +42,6 @@ export function readSnapshot(db: Database): Promise<Snapshot> {
       nodes: await readNodes(transaction),
       kills: await readKills(transaction),
       bundles: await readBundles(transaction),
+      relationships: await readRelationships(transaction),
     }));
 }

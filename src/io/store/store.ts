@@ -15,6 +15,7 @@ export interface Store {
   readonly issuance: IssuanceStore;
   readonly kills: KillStore;
   readonly bundles: BundleStore;
+  readonly relationships: RelationshipStore;
   /** Everything that changes, as it was at one moment. */
   snapshot(): Promise<Snapshot>;
   /**
@@ -33,6 +34,7 @@ export interface Snapshot {
   readonly nodes: readonly NodeRecord[];
   readonly kills: readonly KillRecord[];
   readonly bundles: readonly BundleRecord[];
+  readonly relationships: readonly RelationshipRecord[];
 }
 
 /** A change; or, after a long time without the database, all at once. */
@@ -45,7 +47,8 @@ export type ChangedRecord =
   | { readonly kind: "entry"; readonly id: string; readonly entry: RegistrationEntry | null }
   | { readonly kind: "node"; readonly id: SpiffeId; readonly node: NodeRecord | null }
   | { readonly kind: "kill"; readonly id: SpiffeId; readonly kill: KillRecord | null }
-  | { readonly kind: "bundle"; readonly id: TrustDomain; readonly bundle: BundleRecord | null };
+  | { readonly kind: "bundle"; readonly id: TrustDomain; readonly bundle: BundleRecord | null }
+  | { readonly kind: "relationship"; readonly id: TrustDomain; readonly relationship: RelationshipRecord | null };
 
 export interface EntryStore {
   all(): Promise<readonly RegistrationEntry[]>;
@@ -170,5 +173,24 @@ export interface BundleStore {
   get(trustDomain: TrustDomain): Promise<BundleRecord | null>;
   /** Makes or changes one in a transaction; what `change` gives back unchanged is not written. */
   put(trustDomain: TrustDomain, change: (current: BundleRecord | null) => BundleRecord): Promise<BundleRecord>;
+  delete(trustDomain: TrustDomain): Promise<boolean>;
+}
+
+/** From which endpoint a trust domain's bundle is taken. */
+export interface RelationshipRecord {
+  readonly trustDomain: TrustDomain;
+  readonly url: string;
+  /** Who serves it, by the profile `https_spiffe`; null: `https_web`. */
+  readonly endpointSpiffeId: SpiffeId | null;
+}
+
+export interface RelationshipStore {
+  all(): Promise<readonly RelationshipRecord[]>;
+  /** Makes or changes one in a transaction. Errors: what `change` throws. */
+  put(
+    trustDomain: TrustDomain,
+    change: (current: RelationshipRecord | null) => RelationshipRecord,
+  ): Promise<RelationshipRecord>;
+  /** Whether it was there. */
   delete(trustDomain: TrustDomain): Promise<boolean>;
 }

@@ -5,14 +5,16 @@ import type { Cell } from "../../../core/base/cell.ts";
 import type { Clock } from "../../../core/base/clock.ts";
 import { EveryhopError } from "../../../core/base/errors.ts";
 import { type Bundle, emptyBundle, parseBundle } from "../../../core/spiffe/bundle.ts";
-import type { Relationship } from "../../../core/spiffe/federation.ts";
+import type { EndpointProfile, Relationship } from "../../../core/spiffe/federation.ts";
 import type { TrustDomain } from "../../../core/spiffe/id.ts";
 import type { X509Svid } from "../../../core/spiffe/svid.ts";
 import { parseCertificate } from "../../../core/x509/certificate.ts";
 import { certificatesFromPem } from "../../../core/x509/pem.ts";
 import type { HttpListener } from "../../../io/http.ts";
 import type { Log } from "../../../io/log.ts";
+import type { RelationshipRecord, Store } from "../../../io/store/store.ts";
 import type { Bundles } from "../bundles.ts";
+import type { Registry } from "../registry.ts";
 import { serveBundleEndpoint, spiffeCredentials, webCredentials } from "./endpoint.ts";
 import { fetchBundle } from "./fetch-bundle.ts";
 import { Follower } from "./follower.ts";
@@ -42,6 +44,8 @@ export interface FederationOptions {
   readonly config: FederationConfig;
   readonly svid: Cell<X509Svid>;
   readonly bundles: Bundles;
+  readonly store: Store;
+  readonly registry: Registry;
   readonly clock: Clock;
   readonly log: Log;
   /** The least time between two polls. Default a minute. */
@@ -51,6 +55,7 @@ export interface FederationOptions {
 export class Federation {
   readonly #options: FederationOptions;
   readonly #follower: Follower;
+  readonly #unwatch: () => void;
 
   private constructor(options: FederationOptions) {
     const { config, bundles, clock, log, minRefreshMs } = options;
@@ -68,13 +73,73 @@ export class Federation {
       log,
       ...(minRefreshMs === undefined ? {} : { minRefreshMs }),
     });
-    this.#follower.follow(config.federatesWith);
+    this.#follow();
+    this.#unwatch = options.registry.watch(({ kind }) => kind === "relationship" && this.#follow());
+  }
+
+  /** What stands in the configuration goes before what was made while the server ran. */
+  #follow(): void {
+    const { config } = this.#options;
+    const made = this.relationships().filter(
+      (one) => !config.federatesWith.some(({ trustDomain }) => trustDomain === one.trustDomain),
+    );
+    this.#follower.follow([...config.federatesWith, ...made]);
   }
 
   /** Begins to follow. Errors: `file-missing`, `config-invalid`. */
   static async open(options: FederationOptions): Promise<Federation> {
     await takeFirstBundles(options.config.federatesWith, options.bundles);
     return new Federation(options);
+  }
+
+  /** Those that were made while the server ran, in order of trust domain. */
+  relationships(): readonly Relationship[] {
+    return this.#options.registry.relationships().map(relationshipOf);
+  }
+
+  relationship(trustDomain: TrustDomain): Relationship | null {
+    return this.relationships().find((one) => one.trustDomain === trustDomain) ?? null;
+  }
+
+  /** `before` is done first, once it is known to be new: what its first poll needs. Errors: `already-exists`. */
+  async create(relationship: Relationship, before: () => Promise<void>): Promise<void> {
+    const { trustDomain } = relationship;
+    const refuse = (there: boolean): void => {
+      if (there) {
+        throw new EveryhopError("already-exists", "federation relationship already exists");
+      }
+    };
+    refuse(this.relationship(trustDomain) !== null);
+    await before();
+    await this.#options.store.relationships.put(trustDomain, (current) => {
+      refuse(current !== null);
+      return recordOf(relationship);
+    });
+  }
+
+  /** Errors: `not-found`. */
+  async update(
+    trustDomain: TrustDomain,
+    change: (current: Relationship) => Relationship,
+    before: () => Promise<void>,
+  ): Promise<Relationship> {
+    const missing = () => new EveryhopError("not-found", "federation relationship not found");
+    if (this.relationship(trustDomain) === null) {
+      throw missing();
+    }
+    await before();
+    const record = await this.#options.store.relationships.put(trustDomain, (current) => {
+      if (current === null) {
+        throw missing();
+      }
+      return recordOf(change(relationshipOf(current)));
+    });
+    return relationshipOf(record);
+  }
+
+  /** Whether it was there. Its bundle stays. */
+  delete(trustDomain: TrustDomain): Promise<boolean> {
+    return this.#options.store.relationships.delete(trustDomain);
   }
 
   /** Polls the endpoint of `trustDomain` now. Errors: as Follower.refresh. */
@@ -89,8 +154,19 @@ export class Federation {
   }
 
   close(): void {
+    this.#unwatch();
     this.#follower.close();
   }
+}
+
+function relationshipOf({ trustDomain, url, endpointSpiffeId }: RelationshipRecord): Relationship {
+  const profile: EndpointProfile =
+    endpointSpiffeId === null ? { kind: "https_web" } : { kind: "https_spiffe", endpointSpiffeId };
+  return { trustDomain, url, profile };
+}
+
+function recordOf({ trustDomain, url, profile }: Relationship): RelationshipRecord {
+  return { trustDomain, url, endpointSpiffeId: profile.kind === "https_web" ? null : profile.endpointSpiffeId };
 }
 
 /** An endpoint may be of any trust domain we hold a bundle of, our own included. */

@@ -3,6 +3,7 @@ import { sql } from "kysely";
 import { EveryhopError } from "../../../core/base/errors.ts";
 import { readEntries } from "../entry-rows.ts";
 import { readNodes } from "../node-rows.ts";
+import { readRelationships } from "../relationship-rows.ts";
 import { CHANGES, type Database } from "../schema.ts";
 import { readBundles, readKills } from "../small-rows.ts";
 import type { Change } from "../store.ts";
@@ -100,6 +101,7 @@ async function withRecords(db: Database, rows: readonly LogRow[]): Promise<reado
   const nodes = await read("node", readNodes, ({ id }) => id);
   const kills = await read("kill", readKills, ({ spiffeId }) => spiffeId);
   const bundles = await read("bundle", readBundles, ({ trustDomain }) => trustDomain);
+  const relationships = await read("relationship", readRelationships, ({ trustDomain }) => trustDomain);
   return rows.map(({ position: revision, kind, record: id }): Change => {
     const base = { revision, kind, id };
     switch (kind) {
@@ -111,6 +113,8 @@ async function withRecords(db: Database, rows: readonly LogRow[]): Promise<reado
         return { ...base, kill: kills.get(id) ?? null } as Change;
       case "bundle":
         return { ...base, bundle: bundles.get(id) ?? null } as Change;
+      case "relationship":
+        return { ...base, relationship: relationships.get(id) ?? null } as Change;
       default:
         throw new EveryhopError(
           "storage-failed",
