@@ -45,6 +45,9 @@ const PEERS = {
   go: { commands: ["go"], glob: "/usr/local/go/bin/go" },
   /** The client of tools/peers.go/, built on go-spiffe. */
   "go-spiffe": { variable: "GO_SPIFFE_CLIENT" },
+  /** The clients of tools/peers-python and tools/peers-rust, built on the packages `spiffe` of PyPI and crates.io. */
+  "spiffe-python": { variable: "SPIFFE_PYTHON_CLIENT" },
+  "spiffe-rust": { variable: "SPIFFE_RUST_CLIENT" },
   "spire-agent": { variable: "SPIRE_AGENT", commands: ["spire-agent"] },
   "spire-server": { variable: "SPIRE_SERVER", commands: ["spire-server"] },
   /** The folder of third-party vectors beside the project. */
