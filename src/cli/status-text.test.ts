@@ -127,6 +127,10 @@ const status: StatusDocument = {
       hint: "did you mean `action`?",
     },
   ],
+  dryRuns: [
+    { service: "payment-service", enforced: "allow", would: "allow", policy: null, count: 90 },
+    { service: "payment-service", enforced: "allow", would: "deny", policy: "production/next", count: 7 },
+  ],
   denials: [denial, tcp],
   kills: [{ spiffeId: "spiffe://example.com/ns/back/sa/printer", since: "2030-01-01T11:58:00.000Z" }],
 };
@@ -167,6 +171,10 @@ Last denials
   ID      AGO    SOURCE                                   DESTINATION           REQUEST                              REASON
   d-7f3a  2s     spiffe://example.com/ns/back/sa/printer  payment-service:8080  PUT /api/v1/payments\\x1b[2J\\u{202e}  no-allow-matched
   d-8     1h30m  nobody proven, from 127.0.0.1            postgres-proxy:5432   TCP connection                       plaintext-refused
+
+Dry runs: what would be decided otherwise
+  SERVICE          NOW    WOULD BE  BY               TIMES
+  payment-service  allow  deny      production/next  7
 
 \`everyhop why ID\` explains a denial`,
   );

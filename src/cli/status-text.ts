@@ -45,6 +45,18 @@ export function statusText(status: StatusDocument, now: number): string {
       ["ID", "AGO", "SOURCE", "DESTINATION", "REQUEST", "REASON"],
       ...status.denials.slice(0, DENIALS_SHOWN).map((denial) => denialRow(denial, now)),
     ]),
+    section("Dry runs: what would be decided otherwise", [
+      ["SERVICE", "NOW", "WOULD BE", "BY", "TIMES"],
+      ...status.dryRuns
+        .filter(({ enforced, would }) => enforced !== would)
+        .map(({ service, enforced, would, policy, count }) => [
+          service,
+          enforced,
+          would,
+          printable(policy ?? "no dry-run rule allows it"),
+          String(count),
+        ]),
+    ]),
     status.denials.length === 0 ? "" : "`everyhop why ID` explains a denial",
   ];
   return sections.filter((text) => text !== "").join("\n\n");

@@ -66,6 +66,23 @@ test("a denial is kept as it was told, with what was not said as null", async (t
   );
 });
 
+test("dry runs: the latest counts of each sidecar, added up, until its stream ends", async (t) => {
+  const mesh = await testControl(t, { services });
+  const one = mesh.sidecar("production/payment-service");
+  const other = mesh.sidecar("production/payment-service");
+  await one.until((s) => s.pushes === 1);
+  const count = { enforced: "allow", would: "deny", policy: "production/next", count: 2 };
+  one.report({ dryRuns: { counts: [{ ...count, count: 1 }] } });
+  one.report({ dryRuns: { counts: [count, { ...count, would: "perhaps" }] } });
+  other.report({ dryRuns: { counts: [count, { enforced: "deny", would: "deny", count: 1 }] } });
+  await eventually(async () => (await mesh.control.status()).dryRuns[0]?.count === 4);
+  const at = { service: "payment-service" };
+  assert.deepEqual((await mesh.control.status()).dryRuns, [
+    { ...at, ...count, count: 4 },
+    { ...at, enforced: "deny", would: "deny", policy: null, count: 1 },
+  ]);
+});
+
 test("what a hostile sidecar reports is cut to size, and what makes no sense is left out", async (t) => {
   const mesh = await testControl(t, { services });
   const sidecar = mesh.sidecar("production/payment-service");

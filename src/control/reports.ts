@@ -2,12 +2,13 @@
 import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
-import type { DenialDocument, NearestMiss } from "../core/api/admin.ts";
+import type { DenialDocument, DryRunStatus, NearestMiss } from "../core/api/admin.ts";
 import { EveryhopError } from "../core/base/errors.ts";
 import { onlyOne } from "../core/policy/nearest/changes.ts";
 import { type SpiffeId, spiffeIdFault } from "../core/spiffe/id.ts";
 import type {
   DenialSchema,
+  DryRunCountSchema,
   IdentitySchema,
   ReportReplySchema,
   ReportSchema,
@@ -41,6 +42,7 @@ const MAX_STREAMS_PER_NODE = 64;
 interface ReportStream {
   readonly node: string;
   readonly receipts: Map<string, number>;
+  dryRuns: readonly DryRunStatus[];
 }
 
 export class Reports {
@@ -68,6 +70,18 @@ export class Reports {
     return receipts.length === 0 || receipts.includes(undefined)
       ? null
       : receipts.reduce<number>((sum, closed) => sum + (closed ?? 0), 0);
+  }
+
+  /** What dry-run policies would have changed, over all sidecars that report; most often first. */
+  dryRuns(): readonly DryRunStatus[] {
+    const sums = new Map<string, DryRunStatus>();
+    for (const stream of [...this.#streams.values()].flatMap((streams) => [...streams])) {
+      for (const given of stream.dryRuns) {
+        const key = JSON.stringify([stream.node, given.policy, given.enforced, given.would]);
+        sums.set(key, { ...given, count: (sums.get(key)?.count ?? 0) + given.count });
+      }
+    }
+    return [...sums.values()].sort((a, b) => b.count - a.count);
   }
 
   /** Whether a sidecar of `node` is there to report. */
@@ -130,7 +144,7 @@ export class Reports {
     if (streams.size >= MAX_STREAMS_PER_NODE) {
       throw new EveryhopError("resource-exhausted", `more than ${MAX_STREAMS_PER_NODE} report streams for \`${node}\``);
     }
-    const stream = { node, receipts: new Map<string, number>() };
+    const stream: ReportStream = { node, receipts: new Map<string, number>(), dryRuns: [] };
     this.#streams.set(node, streams.add(stream));
     return stream;
   }
@@ -149,10 +163,23 @@ export class Reports {
         onReceipt(stream.node);
       }
     }
+    if (report.dryRuns !== undefined) {
+      stream.dryRuns = report.dryRuns.counts.slice(0, MAX_DRY_RUNS).flatMap((count) => readDryRun(count, service));
+    }
     if (report.identity !== undefined) {
       this.#identities.set(stream.node, readIdentity(report.identity));
     }
   }
+}
+
+const MAX_DRY_RUNS = 1_000;
+
+function readDryRun(given: MessageShape<typeof DryRunCountSchema>, service: string): DryRunStatus[] {
+  const { enforced, would, policy, count } = given;
+  const isDecision = (word: string): word is "allow" | "deny" => word === "allow" || word === "deny";
+  return isDecision(enforced) && isDecision(would)
+    ? [{ service, policy: orNull(policy, 512), enforced, would, count }]
+    : [];
 }
 
 function readIdentity(identity: MessageShape<typeof IdentitySchema>): ReportedIdentity | null {

@@ -35,6 +35,7 @@ export function statusDocument(sources: StatusSources): StatusDocument {
     policies: loop.world.policies.map((policy) => policyStatus(policy, loop)),
     problems: loop.problems,
     denials: reports.denials.latest(DENIALS_SHOWN),
+    dryRuns: reports.dryRuns(),
     kills: kills.map(({ spiffeId, since }) => ({ spiffeId, since: time(since) })),
   };
 }

@@ -34,13 +34,17 @@ function tail(context: ProxyContext, line: Common): string {
     verdict === null
       ? `"decision":null,"reason":null,"policy":null,"rule":null`
       : `"decision":"${verdict.decision}","reason":"${verdict.reason}","policy":${orNull(verdict.policy)},"rule":${verdict.rule}`;
+  const dryRun =
+    verdict === null || context.state.facts.value?.enforcer.hasDryRun !== true
+      ? ""
+      : `,"dry_run_decision":"${verdict.dryRun.decision}","dry_run_policy":${orNull(verdict.dryRun.policy)}`;
   const upstream =
     destination === null
       ? ""
       : `,"upstream_cluster":${jsonString(destination.name)},"upstream_host":${orNull(destination.endpoint)},"destination_principal":${orNull(destination.principal)}`;
   return (
     `"source_principal":${orNull(line.sourcePrincipal)},"downstream_remote_address":"${line.sourceIp}"${upstream},` +
-    `${decided},"denial":${orNull(line.denialId)},"snapshot_version":${version}` +
+    `${decided}${dryRun},"denial":${orNull(line.denialId)},"snapshot_version":${version}` +
     `${line.cause === null ? "" : `,"connection_termination_details":"${line.cause}"`}}`
   );
 }

@@ -7,6 +7,7 @@ import type { Address } from "../io/net.ts";
 import type { AccessLog } from "./access-log.ts";
 import type { Cause, Connections } from "./connections.ts";
 import type { Denials } from "./denials.ts";
+import type { DryRuns } from "./dry-runs.ts";
 import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
 import type { CoarseTime, Facts, State } from "./state.ts";
 import { type Party, partyOf, strangerOf, type Telemetry } from "./telemetry.ts";
@@ -30,6 +31,7 @@ export interface ProxyContext {
   readonly connections: Connections;
   readonly telemetry: Telemetry;
   readonly denials: Denials;
+  readonly dryRuns: DryRuns;
   readonly accessLog: AccessLog | null;
   readonly log: Log;
   readonly seldom: Seldom;
@@ -112,6 +114,19 @@ export function recordDenial(
 
 const MAX_RECORDED = 2_048;
 const cut = (text: string): string => (text.length <= MAX_RECORDED ? text : text.slice(0, MAX_RECORDED));
+
+/** HOT: counts what dry-run policies would have made of a decision, where there are any. */
+export function countDryRun(
+  context: ProxyContext,
+  facts: Facts,
+  verdict: Verdict,
+  peer: SpiffeId | null,
+  protocol: "http" | "tcp",
+): void {
+  if (facts.enforcer.hasDryRun) {
+    context.dryRuns.add(verdict, peerParty(facts, peer), partyOf(facts.snapshot.workload), protocol);
+  }
+}
 
 /** Counts a connection that the proxy closed. */
 export function countClosed(context: ProxyContext, cause: Cause): void {

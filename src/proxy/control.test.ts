@@ -21,11 +21,13 @@ import { silentLog } from "../io/log.ts";
 import { listenTls, type RpcListener } from "../io/rpc/listen.ts";
 import { ControlLink } from "./control-link.ts";
 import { Denials } from "./denials.ts";
+import { DryRuns } from "./dry-runs.ts";
 import { id, TRUST_DOMAIN, testSvid } from "./fixture.ts";
 import { verifyPeer } from "./peer.ts";
 import { readSnapshot } from "./read-snapshot.ts";
 import { Reporter } from "./reports.ts";
 import { Subscription } from "./subscribe.ts";
+import { Telemetry } from "./telemetry.ts";
 
 /** Values in the order they come. */
 class Inbox<T> {
@@ -205,7 +207,13 @@ describe("a sidecar and its control plane", () => {
   it("reports its identity, denials and kill receipts; receipts again on each new stream", async () => {
     const denials = new Denials({ value: 0 });
     const identity = new Cell<X509Svid | null>(testSvid(ca, id("shop"), valid));
-    const reporter = new Reporter({ link: connect(), service: SERVICE, denials, svid: identity });
+    const reporter = new Reporter({
+      link: connect(),
+      service: SERVICE,
+      denials,
+      dryRuns: new DryRuns(new Telemetry()),
+      svid: identity,
+    });
     closing.unshift(reporter);
     const hello = await reports.next();
     assert.deepEqual([hello.node, hello.identity?.spiffeId], [NAME, id("shop")]);

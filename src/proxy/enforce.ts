@@ -16,6 +16,8 @@ export type { Verdict } from "../core/policy/verdict.ts";
 
 export interface Enforcer {
   readonly mtls: MtlsMode;
+  /** Some policy is a dry run: what it would do is counted. */
+  readonly hasDryRun: boolean;
   /** The target as it is decided on and forwarded; null: 400. */
   normalize(target: string): string | null;
   http(peer: PeerFacts, request: HttpFacts): Verdict;
@@ -34,6 +36,7 @@ export function compileSnapshot(snapshot: Snapshot): Enforcer {
   const judgesTokens = compiled.requestAuthentications.length > 0;
   return {
     mtls: mtlsMode(compiled, workload.port),
+    hasDryRun: compiled.policies.some((policy) => policy.dryRun),
     normalize: (target) => normalizePath(target, pathNormalization),
     http(peer, request) {
       if (judgesTokens && carriesToken(request)) {

@@ -37,6 +37,7 @@ export function testEnforcer(
 ): Enforcer {
   return {
     mtls,
+    hasDryRun: false,
     normalize: (target) => {
       if (target.includes("%00")) {
         return null;

@@ -9,7 +9,7 @@ import { plainIp } from "../io/net.ts";
 import { logConnection, logExchange } from "./access-lines.ts";
 import { dialApp } from "./app-dialer.ts";
 import type { Cause, Tracked } from "./connections.ts";
-import { countClosed, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
+import { countClosed, countDryRun, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
 import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
 import { serverContext, shakeHands } from "./handshake.ts";
 import { type Answer, APP_DOWN, BAD_REQUEST, denied } from "./http/answers.ts";
@@ -215,6 +215,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     }
     const verdict = facts.enforcer.tcp(this.#peerFacts);
     this.#verdict = verdict;
+    countDryRun(this.#context, facts, verdict, this.peer, "tcp");
     if (verdict.decision === "deny") {
       this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, null);
       this.#logConnection("DENY", "policy_denied", 0, 0);
@@ -278,6 +279,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     this.host = head.host;
     const verdict = facts.enforcer.http(this.#peerFacts, this);
     this.#verdict = verdict;
+    countDryRun(this.#context, facts, verdict, this.peer, "http");
     if (verdict.decision === "allow") {
       this.#denialId = null;
       return null;

@@ -8,17 +8,20 @@ import type { X509Svid } from "../core/spiffe/svid.ts";
 import type { ReportReply, ReportSchema } from "../gen/everyhop/proxy/report_pb.js";
 import { type ControlLink, Redial } from "./control-link.ts";
 import type { DenialRecord, Denials } from "./denials.ts";
+import type { DryRuns } from "./dry-runs.ts";
 import type { KillReceipt } from "./sidecar.ts";
 
 type Report = MessageInitShape<typeof ReportSchema>;
 
 const BATCH = 200;
 const BATCH_MS = 100;
+const DRY_RUNS_MS = 500;
 
 export interface ReportsOptions {
   readonly link: ControlLink;
   readonly service: { readonly name: string; readonly namespace: string };
   readonly denials: Denials;
+  readonly dryRuns: DryRuns;
   readonly svid: Cell<X509Svid | null>;
 }
 
@@ -30,11 +33,12 @@ export class Reporter {
   #stream: ClientDuplexStream<Report, ReportReply> | null = null;
   #full = false;
   #cancelBatch: (() => void) | null = null;
+  #cancelDryRuns: (() => void) | null = null;
   readonly #unwatch: () => void;
 
   constructor(options: ReportsOptions) {
     this.#options = options;
-    const { link, denials, svid } = options;
+    const { link, denials, dryRuns, svid } = options;
     this.#redial = new Redial<Report, ReportReply>(link, () => link.clients?.reports.stream() ?? null, {
       opened: (stream) => this.#opened(stream),
       data: () => {},
@@ -43,6 +47,7 @@ export class Reporter {
       },
     });
     denials.listen(() => this.#batch());
+    dryRuns.listen(() => this.#tellDryRuns());
     this.#unwatch = svid.watch((next) => this.#send({ identity: identityOf(next) }));
     this.#redial.start();
   }
@@ -69,6 +74,7 @@ export class Reporter {
       node: snapshotName(this.#options.service),
       identity: identityOf(this.#options.svid.value),
       receipts: [...this.#receipts].map(([order, connectionsClosed]) => ({ order, connectionsClosed })),
+      dryRuns: this.#dryRuns(),
     });
     this.#batch();
   }
@@ -97,10 +103,25 @@ export class Reporter {
     });
   }
 
+  /** The counts as they are, a moment after the first change. */
+  #tellDryRuns(): void {
+    const { clock } = this.#options.link.options;
+    this.#cancelDryRuns ??= clock.after(DRY_RUNS_MS, () => {
+      this.#cancelDryRuns = null;
+      this.#send({ dryRuns: this.#dryRuns() });
+    });
+  }
+
+  #dryRuns(): NonNullable<Report["dryRuns"]> {
+    return { counts: this.#options.dryRuns.counts.map((count) => ({ ...count, policy: count.policy ?? "" })) };
+  }
+
   close(): void {
     this.#unwatch();
     this.#options.denials.listen(null);
+    this.#options.dryRuns.listen(null);
     this.#cancelBatch?.();
+    this.#cancelDryRuns?.();
     this.#redial.close();
   }
 }

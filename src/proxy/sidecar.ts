@@ -12,6 +12,7 @@ import { capturedUpstream, isOwnListener } from "./capture.ts";
 import { Connections } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, Seldom, type Timeouts } from "./context.ts";
 import { Denials } from "./denials.ts";
+import { DryRuns } from "./dry-runs.ts";
 import { Inbound } from "./inbound.ts";
 import { Outbound } from "./outbound.ts";
 import { bundlesAfterRemoval, stillBelieved } from "./peer.ts";
@@ -44,6 +45,7 @@ export class Sidecar {
   readonly telemetry: Telemetry = new Telemetry();
   readonly connections: Connections = new Connections();
   readonly denials: Denials;
+  readonly dryRuns: DryRuns;
   readonly context: ProxyContext;
   /** Called for each order of the kill switch that was not in the snapshot before. */
   onReceipt: (receipt: KillReceipt) => void = () => {};
@@ -61,6 +63,7 @@ export class Sidecar {
     this.#options = options;
     const { service, app, log, clock, timeouts } = options;
     this.denials = new Denials(this.telemetry.families.dropped.with("denial"));
+    this.dryRuns = new DryRuns(this.telemetry);
     this.#accessLog = options.accessLog(this.telemetry);
     const time = new CoarseTime(clock.now());
     this.context = {
@@ -70,6 +73,7 @@ export class Sidecar {
       connections: this.connections,
       telemetry: this.telemetry,
       denials: this.denials,
+      dryRuns: this.dryRuns,
       accessLog: this.#accessLog,
       log,
       clock,
@@ -164,6 +168,7 @@ export class Sidecar {
 
   /** INVARIANT: the facts changed in one assignment; every connection is asked again at once. */
   #factsChanged(facts: Facts): void {
+    this.dryRuns.reset();
     const { kills, workload } = facts.snapshot;
     const orders = new Set(kills.map(({ order }) => order));
     for (const kill of kills) {

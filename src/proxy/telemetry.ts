@@ -268,6 +268,18 @@ export class Telemetry {
     );
   }
 
+  /** Bounded by the dry-run policies of the snapshot. */
+  dryRun(
+    source: Party | null,
+    destination: Party,
+    protocol: "http" | "tcp",
+    { enforced, would, policy }: { readonly enforced: string; readonly would: string; readonly policy: string | null },
+  ): Counter {
+    const from = source ?? UNKNOWN;
+    const parties = [from.name, from.namespace, destination.name, destination.namespace];
+    return this.families.dryRuns.with(...parties, protocol, enforced, would, policy ?? "");
+  }
+
   tcpDenied(source: Party | null, destination: Party): Counter {
     const from = source ?? UNKNOWN;
     return this.families.tcpDenied.with(from.name, from.namespace, destination.name, destination.namespace);
@@ -304,6 +316,11 @@ function makeFamilies(registry: Registry) {
       "reason",
       "policy",
     ]),
+    dryRuns: counter(
+      "istio_dry_run_decisions_total",
+      "Decisions where dry-run policies are: what was decided, and what would be with all of them in force.",
+      [...SHORT, "request_protocol", "enforced", "would", "policy"],
+    ),
     closed: counter("everyhop_connections_closed_total", "Connections closed by the sidecar.", ["cause"]),
     dropped: counter("everyhop_records_dropped_total", "Denials and log lines dropped under load.", ["kind"]),
   };

@@ -68,7 +68,13 @@ export async function runProxy(config: ProxyConfig, log: Log): Promise<ProxyProc
     log,
     clock: systemClock,
   });
-  const reporter = new Reporter({ link, service, denials: sidecar.denials, svid: sidecar.state.svid });
+  const reporter = new Reporter({
+    link,
+    service,
+    denials: sidecar.denials,
+    dryRuns: sidecar.dryRuns,
+    svid: sidecar.state.svid,
+  });
   sidecar.onReceipt = (receipt) => reporter.receipt(receipt);
   const subscription = new Subscription({ link, service, apply: (bytes) => apply(bytes, sidecar, reporter) });
   const close = async (): Promise<void> => {

@@ -9,6 +9,7 @@ export interface StatusDocument {
   readonly policies: readonly PolicyStatus[];
   readonly problems: readonly Issue[];
   readonly denials: readonly DenialDocument[];
+  readonly dryRuns: readonly DryRunStatus[];
   readonly kills: readonly KillStatus[];
 }
 
@@ -78,6 +79,17 @@ export interface WhyDocument extends DenialDocument {
   /** The rules that allow something at the destination. */
   readonly allowed: readonly string[];
   readonly version: number;
+}
+
+/** Decisions at one service where dry-run policies are, since these policies are in force. */
+export interface DryRunStatus {
+  readonly service: string;
+  readonly enforced: "allow" | "deny";
+  /** What would be decided with every dry-run policy in force. */
+  readonly would: "allow" | "deny";
+  /** The dry-run policy that makes the difference; null where none does. */
+  readonly policy: string | null;
+  readonly count: number;
 }
 
 export interface KillStatus {

@@ -3,7 +3,7 @@ import type { Severity } from "../../base/errors.ts";
 import type { Path } from "../../base/yaml.ts";
 import type { MeshConfig } from "../mesh-config.ts";
 import type { AuthorizationPolicy, Resource } from "../resources.ts";
-import type { WorkloadScope } from "../select.ts";
+import { selects, type WorkloadScope } from "../select.ts";
 
 /** A workload as far as it is known; what is not known is not judged. */
 export interface MeshWorkload extends WorkloadScope {
@@ -11,6 +11,7 @@ export interface MeshWorkload extends WorkloadScope {
   /** The port in the mesh, and what is spoken there. */
   readonly port?: number;
   readonly protocol?: "http" | "http2" | "grpc" | "tcp";
+  /** Its SPIFFE ID without `spiffe://`. */
   readonly principal?: string;
 }
 
@@ -18,6 +19,8 @@ export interface LintContext {
   readonly resources: readonly Resource[];
   readonly policies: readonly AuthorizationPolicy[];
   readonly meshConfig: MeshConfig;
+  /** Null where it is not known. */
+  readonly trustDomain: string | null;
   /** Every workload of the mesh, where they are known. */
   readonly workloads: readonly MeshWorkload[] | null;
 }
@@ -30,4 +33,15 @@ export interface Finding {
   readonly path: Path;
   readonly message: string;
   readonly hint?: string;
+}
+
+/** The workloads a resource selects; null where the mesh's workloads are not known. */
+export function selectedBy(resource: Resource, { workloads, meshConfig }: LintContext): readonly MeshWorkload[] | null {
+  return workloads?.filter((workload) => selects(resource, workload, meshConfig.rootNamespace)) ?? null;
+}
+
+/** Names for people: `payment-service`, or where it has none `app=x in production`. */
+export function workloadName({ name, namespace, labels }: MeshWorkload): string {
+  const texts = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+  return name ?? `${texts.join(",") || "every workload"} in ${namespace}`;
 }

@@ -7,15 +7,30 @@ import type { MeshConfig } from "../mesh-config.ts";
 import type { Resource } from "../resources.ts";
 import { lintCoverage } from "./coverage.ts";
 import type { Finding, LintContext, MeshWorkload } from "./finding.ts";
+import { lintIdentities } from "./identities.ts";
 import { lintOverlap } from "./overlap.ts";
+import { lintPlaintext } from "./plaintext.ts";
+import { lintPorts } from "./ports.ts";
 import { lintRuleForms } from "./rule-forms.ts";
 import { lintScope } from "./scope.ts";
 import { lintValues } from "./values.ts";
 
 export interface LintOptions {
   readonly meshConfig: MeshConfig;
+  readonly trustDomain?: string;
   readonly workloads?: readonly MeshWorkload[];
 }
+
+const LINTS = [
+  lintScope,
+  lintRuleForms,
+  lintValues,
+  lintIdentities,
+  lintPorts,
+  lintPlaintext,
+  lintOverlap,
+  lintCoverage,
+];
 
 /** All findings about a set of resources that are in force together, in the order of the resources. */
 export function findingsOf(resources: readonly Resource[], options: LintOptions): readonly Finding[] {
@@ -23,9 +38,10 @@ export function findingsOf(resources: readonly Resource[], options: LintOptions)
     resources,
     policies: resources.filter((resource) => resource.kind === "AuthorizationPolicy"),
     meshConfig: options.meshConfig,
+    trustDomain: options.trustDomain ?? null,
     workloads: options.workloads ?? null,
   };
-  const findings = [lintScope, lintRuleForms, lintValues, lintOverlap, lintCoverage].flatMap((lint) => lint(context));
+  const findings = LINTS.flatMap((lint) => lint(context));
   return findings.sort((a, b) => a.resource.order - b.resource.order);
 }
 

@@ -3,13 +3,14 @@ import type { Path } from "../../base/yaml.ts";
 import type { AuthorizationPolicy } from "../resources.ts";
 import { type Field, ruleFields } from "../rules.ts";
 import { isHttpOnly } from "../tests.ts";
-import type { Finding, LintContext } from "./finding.ts";
+import { type Finding, type LintContext, type MeshWorkload, selectedBy, workloadName } from "./finding.ts";
 
-export function lintRuleForms({ policies, meshConfig }: LintContext): Finding[] {
+export function lintRuleForms(context: LintContext): Finding[] {
+  const { policies, meshConfig } = context;
   const providers = new Set(meshConfig.extensionProviders.map(({ name }) => name));
   return policies.flatMap((policy) => [
     ...(policy.action === "CUSTOM" && !providers.has(policy.provider ?? "") ? [unknownProvider(policy)] : []),
-    ...policy.rules.flatMap((_, rule) => lintRule(policy, rule)),
+    ...policy.rules.flatMap((_, rule) => lintRule(policy, rule, tcpWorkloads(policy, context))),
   ]);
 }
 
@@ -24,7 +25,15 @@ function unknownProvider(policy: AuthorizationPolicy): Finding {
   };
 }
 
-function lintRule(policy: AuthorizationPolicy, rule: number): Finding[] {
+/** Those that speak TCP; null where that is not known. */
+function tcpWorkloads(policy: AuthorizationPolicy, context: LintContext): readonly MeshWorkload[] | null {
+  const selected = selectedBy(policy, context);
+  return selected?.some(({ protocol }) => protocol === undefined) === true
+    ? null
+    : (selected?.filter(({ protocol }) => protocol === "tcp") ?? null);
+}
+
+function lintRule(policy: AuthorizationPolicy, rule: number, tcp: readonly MeshWorkload[] | null): Finding[] {
   const path: Path = ["spec", "rules", rule];
   const { from, to, when } = ruleFields(policy.rules[rule]!);
   const fields = [...from.flat(), ...to.flat(), ...when];
@@ -43,18 +52,20 @@ function lintRule(policy: AuthorizationPolicy, rule: number): Finding[] {
       : [];
   }
   const http = fields.filter((field) => isHttpOnly(field.attribute));
-  if (http.length === 0 || policy.action === "CUSTOM") {
+  if (http.length === 0 || policy.action === "CUSTOM" || policy.targetRefs.length > 0 || tcp?.length === 0) {
     return [];
   }
+  const severity = tcp === null ? "info" : "warning";
+  const where = tcp === null ? "on TCP ports" : `at ${tcp.map(workloadName).join(", ")}, which speaks TCP,`;
   const names = [...new Set(http.map(nameOf))].join(", ");
   if (policy.action === "ALLOW") {
     return [
       {
         code: "tcp-rule-dropped",
-        severity: "info",
+        severity,
         resource: policy,
         path,
-        message: `on TCP ports the rule is not in force, for it asks for HTTP (${names})`,
+        message: `${where} the rule is not in force, for it asks for HTTP (${names})`,
       },
     ];
   }
@@ -66,17 +77,17 @@ function lintRule(policy: AuthorizationPolicy, rule: number): Finding[] {
           severity: "warning",
           resource: policy,
           path,
-          message: `on TCP ports the rule ${verb} everything, for all it asks for is HTTP (${names})`,
+          message: `${where} the rule ${verb} everything, for all it asks for is HTTP (${names})`,
           hint: "name the HTTP ports in `to.operation.ports`",
         },
       ]
     : [
         {
           code: "tcp-wider",
-          severity: "info",
+          severity,
           resource: policy,
           path,
-          message: `on TCP ports the rule ${verb} more, for there it loses ${names}`,
+          message: `${where} the rule ${verb} more, for there it loses ${names}`,
         },
       ];
 }

@@ -1,9 +1,10 @@
 /** Resources that reach no workload, or not the ones their author thinks of. */
+import { suggest } from "../../base/suggest.ts";
 import type { AuthorizationPolicy, PeerAuthentication, Resource } from "../resources.ts";
 import { compareAge } from "../resources.ts";
 import { ruleFields } from "../rules.ts";
 import { hasLabels, selects } from "../select.ts";
-import type { Finding, LintContext } from "./finding.ts";
+import type { Finding, LintContext, MeshWorkload } from "./finding.ts";
 
 export function lintScope(context: LintContext): Finding[] {
   return [
@@ -48,9 +49,29 @@ function lintSelection(resource: Resource, { workloads, meshConfig }: LintContex
           resource,
           path: hasLabels(resource) ? ["spec", "selector"] : ["metadata", "namespace"],
           message: "no workload of the mesh is selected",
-          hint: "compare the labels and the namespace with the services'",
+          hint: nearestWorkload(resource, workloads ?? []) ?? "compare the labels and the namespace with the services'",
         },
       ];
+}
+
+/** A label or the namespace that is nearly one of the mesh's. */
+function nearestWorkload(policy: Resource, workloads: readonly MeshWorkload[]): string | null {
+  const namespaces = [...new Set(workloads.map(({ namespace }) => namespace))];
+  if (!namespaces.includes(policy.namespace)) {
+    const near = suggest(policy.namespace, namespaces);
+    return near === null
+      ? `the namespaces of this mesh are ${namespaces.sort().join(", ")}`
+      : `did you mean the namespace \`${near}\`?`;
+  }
+  const here = workloads.filter(({ namespace }) => namespace === policy.namespace);
+  for (const [key, value] of Object.entries(policy.selector ?? {})) {
+    const values = here.flatMap(({ labels }) => (Object.hasOwn(labels, key) ? [labels[key] as string] : []));
+    const near = values.includes(value) ? null : suggest(value, values);
+    if (near !== null) {
+      return `did you mean \`${key}: ${near}\`?`;
+    }
+  }
+  return null;
 }
 
 /** Of several at one scope only the oldest counts. */

@@ -100,9 +100,9 @@ function deadValue(field: Field, value: string, normalization: PathNormalization
     case "paths":
       return deadPath(value, normalization);
     case "source.principal":
-      return value.startsWith("spiffe://")
-        ? { why: "a principal is written without `spiffe://`", hint: `write \`${value.slice("spiffe://".length)}\`` }
-        : null;
+      return deadPrincipal(value);
+    case "hosts":
+      return /[/\s]/.test(value) ? { why: "a Host is a name and perhaps a port, without scheme and path" } : null;
     case "connection.sni":
       return /[A-Z]/.test(value)
         ? { why: "server names are compared in lower case", hint: `write \`${value.toLowerCase()}\`` }
@@ -124,6 +124,15 @@ function deadValue(field: Field, value: string, normalization: PathNormalization
     default:
       return null;
   }
+}
+
+function deadPrincipal(value: string): Dead | null {
+  if (value.startsWith("spiffe://")) {
+    return { why: "a principal is written without `spiffe://`", hint: `write \`${value.slice("spiffe://".length)}\`` };
+  }
+  return value.includes("/") || value.startsWith("*") || value.endsWith("*")
+    ? null
+    : { why: "a principal is a trust domain and a path", hint: "write `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`" };
 }
 
 function deadPath(value: string, normalization: PathNormalization): Dead | null {

@@ -40,6 +40,13 @@ export declare type Report = Message<"everyhop.proxy.v1.Report"> & {
    * @generated from field: everyhop.proxy.v1.Identity identity = 4;
    */
   identity?: Identity | undefined;
+
+  /**
+   * What dry-run policies would have changed since these policies are in force; unset where nothing is new.
+   *
+   * @generated from field: everyhop.proxy.v1.DryRuns dry_runs = 5;
+   */
+  dryRuns?: DryRuns | undefined;
 };
 
 /**
@@ -47,6 +54,57 @@ export declare type Report = Message<"everyhop.proxy.v1.Report"> & {
  * Use `create(ReportSchema)` to create a new message.
  */
 export declare const ReportSchema: GenMessage<Report>;
+
+/**
+ * @generated from message everyhop.proxy.v1.DryRuns
+ */
+export declare type DryRuns = Message<"everyhop.proxy.v1.DryRuns"> & {
+  /**
+   * @generated from field: repeated everyhop.proxy.v1.DryRunCount counts = 1;
+   */
+  counts: DryRunCount[];
+};
+
+/**
+ * Describes the message everyhop.proxy.v1.DryRuns.
+ * Use `create(DryRunsSchema)` to create a new message.
+ */
+export declare const DryRunsSchema: GenMessage<DryRuns>;
+
+/**
+ * @generated from message everyhop.proxy.v1.DryRunCount
+ */
+export declare type DryRunCount = Message<"everyhop.proxy.v1.DryRunCount"> & {
+  /**
+   * allow | deny: what was decided, and what would be with all dry-run policies in force.
+   *
+   * @generated from field: string enforced = 1;
+   */
+  enforced: string;
+
+  /**
+   * @generated from field: string would = 2;
+   */
+  would: string;
+
+  /**
+   * `namespace/name` of the dry-run policy that makes it so; empty where none does.
+   *
+   * @generated from field: string policy = 3;
+   */
+  policy: string;
+
+  /**
+   * @generated from field: uint32 count = 4;
+   */
+  count: number;
+};
+
+/**
+ * Describes the message everyhop.proxy.v1.DryRunCount.
+ * Use `create(DryRunCountSchema)` to create a new message.
+ */
+export declare const DryRunCountSchema: GenMessage<DryRunCount>;
 
 /**
  * @generated from message everyhop.proxy.v1.ReportReply

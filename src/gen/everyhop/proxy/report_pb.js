@@ -11,7 +11,7 @@ import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
  * Describes the file everyhop/proxy/report.proto.
  */
 export const file_everyhop_proxy_report = /*@__PURE__*/
-  fileDesc("ChtldmVyeWhvcC9wcm94eS9yZXBvcnQucHJvdG8SEWV2ZXJ5aG9wLnByb3h5LnYxIqMBCgZSZXBvcnQSDAoEbm9kZRgBIAEoCRIqCgdkZW5pYWxzGAIgAygLMhkuZXZlcnlob3AucHJveHkudjEuRGVuaWFsEjAKCHJlY2VpcHRzGAMgAygLMh4uZXZlcnlob3AucHJveHkudjEuS2lsbFJlY2VpcHQSLQoIaWRlbnRpdHkYBCABKAsyGy5ldmVyeWhvcC5wcm94eS52MS5JZGVudGl0eSINCgtSZXBvcnRSZXBseSKMAQoISWRlbnRpdHkSEQoJc3BpZmZlX2lkGAEgASgJEg4KBnNlcmlhbBgCIAEoCRIuCgpub3RfYmVmb3JlGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglub3RfYWZ0ZXIYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjgKC0tpbGxSZWNlaXB0Eg0KBW9yZGVyGAEgASgJEhoKEmNvbm5lY3Rpb25zX2Nsb3NlZBgCIAEoDSKHAgoGRGVuaWFsEgoKAmlkGAEgASgJEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNvdXJjZRgDIAEoCRIRCglzb3VyY2VfaXAYBCABKAkSDAoEcG9ydBgFIAEoDRIOCgZtZXRob2QYBiABKAkSDAoEcGF0aBgHIAEoCRIMCgRob3N0GAggASgJEg4KBnJlYXNvbhgJIAEoCRIOCgZwb2xpY3kYCiABKAkSEQoEcnVsZRgLIAEoBUgAiAEBEhQKDG5lYXJlc3RfbWlzcxgMIAEoCRIYChBzbmFwc2hvdF92ZXJzaW9uGA0gASgNQgcKBV9ydWxlMlIKB1JlcG9ydHMSRwoGU3RyZWFtEhkuZXZlcnlob3AucHJveHkudjEuUmVwb3J0Gh4uZXZlcnlob3AucHJveHkudjEuUmVwb3J0UmVwbHkoATABYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChtldmVyeWhvcC9wcm94eS9yZXBvcnQucHJvdG8SEWV2ZXJ5aG9wLnByb3h5LnYxItEBCgZSZXBvcnQSDAoEbm9kZRgBIAEoCRIqCgdkZW5pYWxzGAIgAygLMhkuZXZlcnlob3AucHJveHkudjEuRGVuaWFsEjAKCHJlY2VpcHRzGAMgAygLMh4uZXZlcnlob3AucHJveHkudjEuS2lsbFJlY2VpcHQSLQoIaWRlbnRpdHkYBCABKAsyGy5ldmVyeWhvcC5wcm94eS52MS5JZGVudGl0eRIsCghkcnlfcnVucxgFIAEoCzIaLmV2ZXJ5aG9wLnByb3h5LnYxLkRyeVJ1bnMiOQoHRHJ5UnVucxIuCgZjb3VudHMYASADKAsyHi5ldmVyeWhvcC5wcm94eS52MS5EcnlSdW5Db3VudCJNCgtEcnlSdW5Db3VudBIQCghlbmZvcmNlZBgBIAEoCRINCgV3b3VsZBgCIAEoCRIOCgZwb2xpY3kYAyABKAkSDQoFY291bnQYBCABKA0iDQoLUmVwb3J0UmVwbHkijAEKCElkZW50aXR5EhEKCXNwaWZmZV9pZBgBIAEoCRIOCgZzZXJpYWwYAiABKAkSLgoKbm90X2JlZm9yZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJbm90X2FmdGVyGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI4CgtLaWxsUmVjZWlwdBINCgVvcmRlchgBIAEoCRIaChJjb25uZWN0aW9uc19jbG9zZWQYAiABKA0ihwIKBkRlbmlhbBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZzb3VyY2UYAyABKAkSEQoJc291cmNlX2lwGAQgASgJEgwKBHBvcnQYBSABKA0SDgoGbWV0aG9kGAYgASgJEgwKBHBhdGgYByABKAkSDAoEaG9zdBgIIAEoCRIOCgZyZWFzb24YCSABKAkSDgoGcG9saWN5GAogASgJEhEKBHJ1bGUYCyABKAVIAIgBARIUCgxuZWFyZXN0X21pc3MYDCABKAkSGAoQc25hcHNob3RfdmVyc2lvbhgNIAEoDUIHCgVfcnVsZTJSCgdSZXBvcnRzEkcKBlN0cmVhbRIZLmV2ZXJ5aG9wLnByb3h5LnYxLlJlcG9ydBoeLmV2ZXJ5aG9wLnByb3h5LnYxLlJlcG9ydFJlcGx5KAEwAWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Describes the message everyhop.proxy.v1.Report.
@@ -21,32 +21,46 @@ export const ReportSchema = /*@__PURE__*/
   messageDesc(file_everyhop_proxy_report, 0);
 
 /**
+ * Describes the message everyhop.proxy.v1.DryRuns.
+ * Use `create(DryRunsSchema)` to create a new message.
+ */
+export const DryRunsSchema = /*@__PURE__*/
+  messageDesc(file_everyhop_proxy_report, 1);
+
+/**
+ * Describes the message everyhop.proxy.v1.DryRunCount.
+ * Use `create(DryRunCountSchema)` to create a new message.
+ */
+export const DryRunCountSchema = /*@__PURE__*/
+  messageDesc(file_everyhop_proxy_report, 2);
+
+/**
  * Describes the message everyhop.proxy.v1.ReportReply.
  * Use `create(ReportReplySchema)` to create a new message.
  */
 export const ReportReplySchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_report, 1);
+  messageDesc(file_everyhop_proxy_report, 3);
 
 /**
  * Describes the message everyhop.proxy.v1.Identity.
  * Use `create(IdentitySchema)` to create a new message.
  */
 export const IdentitySchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_report, 2);
+  messageDesc(file_everyhop_proxy_report, 4);
 
 /**
  * Describes the message everyhop.proxy.v1.KillReceipt.
  * Use `create(KillReceiptSchema)` to create a new message.
  */
 export const KillReceiptSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_report, 3);
+  messageDesc(file_everyhop_proxy_report, 5);
 
 /**
  * Describes the message everyhop.proxy.v1.Denial.
  * Use `create(DenialSchema)` to create a new message.
  */
 export const DenialSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_report, 4);
+  messageDesc(file_everyhop_proxy_report, 6);
 
 /**
  * @generated from service everyhop.proxy.v1.Reports

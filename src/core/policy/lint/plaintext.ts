@@ -1,0 +1,144 @@
+/**
+ * Rules on proven identities where a caller need not prove one: a connection without mutual TLS has no identity, so that
+ * `principals` is false for it and `notPrincipals` true. And the same for tokens.
+ */
+import { composeMtls } from "../mtls.ts";
+import type { AuthorizationPolicy } from "../resources.ts";
+import { type Field, ruleFields } from "../rules.ts";
+import { hasLabels, selectResources } from "../select.ts";
+import { type Finding, type LintContext, type MeshWorkload, selectedBy, workloadName } from "./finding.ts";
+
+export function lintPlaintext(context: LintContext): Finding[] {
+  return context.policies.flatMap((policy) => {
+    if (policy.targetRefs.length > 0 || policy.action === "CUSTOM" || policy.action === "AUDIT") {
+      return [];
+    }
+    const open = openWorkload(policy, context);
+    return [
+      ...(open === null || requiresMutual(policy, context) ? [] : plaintextRules(policy, open)),
+      ...(policy.action === "ALLOW" ? tokenlessRules(policy) : []),
+    ];
+  });
+}
+
+/** A workload the policy selects that takes plaintext; null where none is known to. */
+function openWorkload(policy: AuthorizationPolicy, context: LintContext): MeshWorkload | null {
+  const known = selectedBy(policy, context);
+  // Nothing is known of the workloads: one with just the labels that are asked for stands for all.
+  const candidates = known ?? [{ namespace: policy.namespace, labels: policy.selector ?? {} }];
+  return candidates.find((workload) => takesPlaintext(workload, policy, context)) ?? null;
+}
+
+function takesPlaintext(workload: MeshWorkload, policy: AuthorizationPolicy, context: LintContext): boolean {
+  const { rootNamespace } = context.meshConfig;
+  // A workload somewhere in the mesh may have a stricter resource of its own namespace.
+  if (context.workloads === null && policy.namespace === rootNamespace && hasNamespacePeers(context)) {
+    return false;
+  }
+  const { mode, perPort } = composeMtls(
+    selectResources(context.resources, workload, context.meshConfig),
+    rootNamespace,
+  );
+  const ofPort = workload.port === undefined ? undefined : perPort.get(workload.port);
+  return (ofPort ?? mode) !== "STRICT";
+}
+
+const hasNamespacePeers = ({ resources, meshConfig }: LintContext): boolean =>
+  resources.some(({ kind, namespace }) => kind === "PeerAuthentication" && namespace !== meshConfig.rootNamespace);
+
+/** Some DENY policy in force here refuses whoever proves nothing. */
+function requiresMutual(policy: AuthorizationPolicy, { policies, meshConfig }: LintContext): boolean {
+  return policies.some(
+    (other) =>
+      other.action === "DENY" &&
+      !other.dryRun &&
+      !hasLabels(other) &&
+      (other.namespace === policy.namespace || other.namespace === meshConfig.rootNamespace) &&
+      other.rules.some(
+        ({ from, to, when }) =>
+          to.length === 0 &&
+          when.length === 0 &&
+          from.some(({ notPrincipals }) => notPrincipals?.includes("*") === true),
+      ),
+  );
+}
+
+const IDENTITY = ["source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain"];
+const isIdentity = ({ attribute }: Field): boolean => IDENTITY.includes(attribute.kind);
+
+function plaintextRules(policy: AuthorizationPolicy, open: MeshWorkload): Finding[] {
+  const takes = `and ${workloadName(open)} takes plaintext`;
+  const hint = "make it STRICT with a PeerAuthentication";
+  return policy.rules.flatMap((rule, index): Finding[] => {
+    const { from, when } = ruleFields(rule);
+    const path = ["spec", "rules", index];
+    if (policy.action === "ALLOW") {
+      const loose = looseNegation(from, when, isIdentity);
+      const message = `\`${loose}\` is true for a caller that proves no identity, ${takes}: the rule lets it in`;
+      return loose === null
+        ? []
+        : [{ code: "plaintext-matches", severity: "warning", resource: policy, path, message, hint }];
+    }
+    const evaded = positiveIdentity(from, when);
+    const message = `\`${evaded}\` is false for a caller that proves no identity, ${takes}: it evades the rule`;
+    return evaded === null
+      ? []
+      : [{ code: "plaintext-evades", severity: "warning", resource: policy, path, message, hint }];
+  });
+}
+
+const named = (field: Field): string => field.condition?.key ?? field.field;
+
+/** A negation that holds for nobody in particular: an alternative that asks nothing positive of the kind. */
+function looseNegation(
+  from: readonly (readonly Field[])[],
+  when: readonly Field[],
+  isKind: (field: Field) => boolean,
+): string | null {
+  const wanted = when.filter(isKind);
+  if (wanted.some((field) => !field.negated)) {
+    return null;
+  }
+  const alternatives = from.length === 0 ? [[]] : from;
+  for (const fields of alternatives) {
+    const own = [...fields.filter(isKind), ...wanted];
+    if (own.length > 0 && own.every((field) => field.negated)) {
+      return named(own[0]!);
+    }
+  }
+  return null;
+}
+
+/** What every way to match the rule asks of an identity; null where there is a way without. */
+function positiveIdentity(from: readonly (readonly Field[])[], when: readonly Field[]): string | null {
+  const isPositive = (field: Field): boolean => isIdentity(field) && !field.negated;
+  const condition = when.find(isPositive);
+  if (condition !== undefined) {
+    return named(condition);
+  }
+  const each = from.map((fields) => fields.find(isPositive));
+  const [first] = each;
+  return first === undefined || each.includes(undefined) ? null : named(first);
+}
+
+const isToken = ({ attribute }: Field): boolean =>
+  attribute.kind === "claim" || attribute.kind.startsWith("request.auth.");
+
+function tokenlessRules(policy: AuthorizationPolicy): Finding[] {
+  return policy.rules.flatMap((rule, index): Finding[] => {
+    const { from, when } = ruleFields(rule);
+    const loose = looseNegation(from, when, isToken);
+    return loose === null
+      ? []
+      : [
+          {
+            code: "tokenless-matches",
+            severity: "warning",
+            resource: policy,
+            path: ["spec", "rules", index],
+            message: `\`${loose}\` is true for a request without a token: the rule lets it in`,
+            hint: 'ask for a token besides: `requestPrincipals: ["*"]`',
+          },
+        ];
+  });
+}
