@@ -187,6 +187,7 @@ func admin(ctx context.Context) {
 func main() {
 	commands := map[string]func(context.Context){
 		"x509": x509, "jwt": jwt, "validate": validate, "get": get, "serve": serve, "admin": admin, "node": asNode,
+		"fetch-bundle": fetchBundle,
 		"watch": func(ctx context.Context) {
 			ctx, done := context.WithCancel(ctx)
 			w := &watcher{left: *updates, done: done}
@@ -196,7 +197,7 @@ func main() {
 		},
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		check(fmt.Errorf("one of x509, jwt, validate, watch, get, serve, admin, node"))
+		check(fmt.Errorf("one of x509, jwt, validate, watch, get, serve, admin, node, fetch-bundle"))
 	}
 	check(flag.CommandLine.Parse(os.Args[2:]))
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
