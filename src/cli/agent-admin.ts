@@ -60,6 +60,7 @@ function agentDocument(agent: Message) {
     serial: agent.x509svidSerialNumber,
     canReattest: agent.canReattest,
     selectors: agent.selectors.map(({ type, value }) => `${type}:${value}`),
+    version: agent.agentVersion,
   };
 }
 

@@ -45,6 +45,15 @@ export function selector(value: string): WireSelector {
   return { type: value.slice(0, colon), value: value.slice(colon + 1) };
 }
 
+/** `name=value`. */
+export function label(value: string): [string, string] {
+  const equals = value.indexOf("=");
+  if (equals <= 0) {
+    throw new InvalidArgumentError("not a label: write it as `team=payments`");
+  }
+  return [value.slice(0, equals), value.slice(equals + 1)];
+}
+
 /** A duration such as `10m`, or a number of seconds as SPIRE takes it; in seconds. */
 export function seconds(value: string): number {
   const ms = /^\d+$/.test(value) ? Number(value) * 1_000 : parseDurationMs(value);

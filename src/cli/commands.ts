@@ -1,5 +1,6 @@
 /** The commands, and which modules define them: only what is asked for is loaded. */
 import { Command } from "commander";
+import { VERSION } from "../core/base/version.ts";
 
 /** A module of a command adds it (and its subcommands) to the program. */
 type Define = (program: Command) => void;
@@ -21,7 +22,7 @@ export const COMMANDS: Readonly<Record<string, readonly Load[]>> = {
   agent: [() => import("./agent.ts"), () => import("./agent-admin.ts")],
   proxy: [() => import("./proxy.ts")],
   token: [() => import("./token.ts")],
-  entry: [() => import("./entry.ts"), () => import("./entry-explain.ts")],
+  entry: [() => import("./entry.ts"), () => import("./entry-explain.ts"), () => import("./entry-apply.ts")],
   bundle: [() => import("./bundle.ts")],
   federation: [() => import("./federation.ts")],
   authority: [() => import("./authority.ts")],
@@ -34,7 +35,7 @@ export const COMMANDS: Readonly<Record<string, readonly Load[]>> = {
 export async function makeProgram(loads: readonly Load[]): Promise<Command> {
   const program = new Command("everyhop")
     .description("a zero-trust mesh: SPIFFE identities, mutual TLS, per-request authorisation")
-    .version("0.1.0")
+    .version(VERSION)
     .exitOverride()
     // An option belongs to the word it follows: `agent list --json` is not `agent --json`; `exec` passes its rest on.
     .enablePositionalOptions()

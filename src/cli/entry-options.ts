@@ -7,6 +7,7 @@ import { FederatesWithMatch_MatchBehavior as FederatesMatch } from "../gen/spire
 import { SelectorMatch_MatchBehavior as SelectorMatch } from "../gen/spire/api/types/selector_pb.js";
 import {
   each,
+  label,
   oneOf,
   seconds,
   selector,
@@ -38,6 +39,7 @@ export interface FieldOptions extends Output {
   readonly dns?: string[];
   readonly hint?: string;
   readonly storeSvid?: boolean;
+  readonly label?: [string, string][];
 }
 
 export interface FilterOptions extends Output {
@@ -50,6 +52,7 @@ export interface FilterOptions extends Output {
   readonly matchFederatesWithOn: FederatesMatch;
   readonly downstream?: boolean;
   readonly hint?: string;
+  readonly label?: [string, string][];
 }
 
 export function withFields(command: Command): Command {
@@ -67,6 +70,7 @@ export function withFields(command: Command): Command {
     .option("--dns <name>", "a DNS name in its certificates; several times", each(text))
     .option("--hint <text>", "tells the workload what the identity is for")
     .option("--store-svid", "its SVIDs go to a store")
+    .option("--label <name=value>", "for people and tools to sort entries by; several times", each(label))
     .option("--json", "the entry as JSON");
 }
 
@@ -96,6 +100,7 @@ export function withFilters(command: Command): Command {
     .option("--match-federates-with-on <how>", how, oneOf(FEDERATES_MATCHES), FederatesMatch.MATCH_SUPERSET)
     .option("--downstream", "only servers below this one")
     .option("--hint <text>", "entries with that hint")
+    .option("--label <name=value>", "entries with that label; several times: with all of them", each(label))
     .option("--json", "as JSON");
 }
 
@@ -114,6 +119,7 @@ export function fieldsOf(options: FieldOptions): Readonly<Record<string, unknown
     dnsNames: options.dns,
     hint: options.hint,
     storeSvid: options.storeSvid,
+    labels: options.label === undefined ? undefined : Object.fromEntries(options.label),
   };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
@@ -135,6 +141,7 @@ export function filterOf(options: FilterOptions) {
       ? {}
       : { byFederatesWith: { trustDomains: options.federatesWith, match: options.matchFederatesWithOn } }),
     ...(options.hint === undefined ? {} : { byHint: options.hint }),
+    ...(options.label === undefined ? {} : { byLabels: Object.fromEntries(options.label) }),
     ...(options.downstream === undefined ? {} : { byDownstream: options.downstream }),
   };
 }

@@ -18,6 +18,8 @@ export interface EntryDocument {
   readonly storeSvid: boolean;
   readonly hint: string;
   readonly createdAt: string | null;
+  readonly disableX509SvidPrefetch: boolean;
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 export function entryDocument(entry: Entry): EntryDocument {
@@ -37,6 +39,8 @@ export function entryDocument(entry: Entry): EntryDocument {
     storeSvid: entry.storeSvid,
     hint: entry.hint,
     createdAt: timeOfWire(entry.createdAt),
+    disableX509SvidPrefetch: entry.additionalAttributes?.disableX509SvidPrefetch ?? false,
+    labels: entry.labels,
   };
 }
 
@@ -53,6 +57,7 @@ export function entryText(entry: EntryDocument): string {
     ...entry.selectors.map((selector): [string, string] => ["Selector", selector]),
     ...entry.federatesWith.map((name): [string, string] => ["FederatesWith", name]),
     ...entry.dnsNames.map((name): [string, string] => ["DNS name", name]),
+    ...Object.entries(entry.labels).map(([name, value]): [string, string] => ["Label", `${name}=${value}`]),
   ];
   const flags: [string, boolean | string | null][] = [
     ["Admin", entry.admin],

@@ -247,3 +247,57 @@ test("a team administers its own entries over the network, as who it is", async 
   assert.equal(nobody.code, 2);
   assert.match(nobody.err, /svid\.0\.pem[\s\S]*svid fetch --out-dir/);
 });
+
+const SET = `apiVersion: everyhop.dev/v1
+kind: EntrySet
+metadata: {name: shop, labels: {team: shop}}
+defaults: {parentId: ${AGENT}}
+templates:
+  service: {spiffeId: "spiffe://example.com/ns/shop/sa/{account}", selectors: ["unix:user:{account}"]}
+entries:
+- {template: service, with: {account: [web, api]}}
+`;
+
+test("entries from a file: planned, applied, changed, pruned; what another set owns is left alone", async (t) => {
+  const { run, json, dir } = await meshFolder(t);
+  const file = join(dir, "shop.yaml");
+  const counts = ({ document: { sets } }: Awaited<ReturnType<typeof json>>) =>
+    sets.map((set: { create: []; update: []; delete: []; unchanged: number }) => [
+      set.create.length,
+      set.update.length,
+      set.delete.length,
+      set.unchanged,
+    ])[0];
+  writeFileSync(file, SET);
+  assert.deepEqual(counts(await json("entry", "plan", "shop.yaml")), [2, 0, 0, 0]);
+  assert.deepEqual((await json("entry", "show")).document.entries, []);
+  const applied = await run("entry", "apply", "shop.yaml");
+  assert.match(applied.out, /^shop: 2 created, 0 changed, 0 deleted/);
+  assert.deepEqual(counts(await json("entry", "plan", "shop.yaml")), [0, 0, 0, 2]);
+  const { document: shown } = await json("entry", "show", "--label", "team=shop");
+  assert.deepEqual(shown.entries.map((entry: { labels: object }) => entry.labels)[0], {
+    "everyhop.dev/set": "shop",
+    team: "shop",
+  });
+  writeFileSync(
+    file,
+    SET.replace("[web, api]", "[web]").replace('"unix:user:{account}"', '"unix:user:{account}", "unix:uid:7"'),
+  );
+  assert.deepEqual(counts(await json("entry", "apply", "shop.yaml")), [0, 1, 1, 0]);
+  assert.equal((await json("entry", "count")).document.count, 2, "left without --prune");
+  await run("entry", "apply", "shop.yaml", "--prune");
+  assert.equal((await json("entry", "count")).document.count, 1);
+  writeFileSync(
+    join(dir, "other.yaml"),
+    SET.replace("name: shop", "name: other")
+      .replace("[web, api]", "[web]")
+      .replace('"unix:user:{account}"', '"unix:user:{account}", "unix:uid:7"'),
+  );
+  const conflict = await run("entry", "apply", "other.yaml");
+  assert.equal(conflict.code, 3);
+  assert.match(conflict.err, /belongs to another set; nothing was changed/);
+  writeFileSync(file, SET.replace("spiffe://example.com/ns", "https://example.com/ns"));
+  const bad = await run("entry", "plan", "shop.yaml");
+  assert.equal(bad.code, 2);
+  assert.match(bad.err, /shop\.yaml:8:\d+: .*spiffeId is not a SPIFFE ID/);
+});

@@ -33,7 +33,11 @@ export interface RegistrationEntry {
   readonly createdAtMs: number;
   readonly disableX509SvidPrefetch: boolean;
   readonly jwtSvidIncludeJti: boolean;
+  /** For people and tools to sort entries by; they decide nothing. */
+  readonly labels: Labels;
 }
+
+export type Labels = Readonly<Record<string, string>>;
 
 /** An entry as an operator gives it. */
 export interface EntryDraft {
@@ -52,6 +56,7 @@ export interface EntryDraft {
   readonly hint?: string;
   readonly disableX509SvidPrefetch?: boolean;
   readonly jwtSvidIncludeJti?: boolean;
+  readonly labels?: Labels;
 }
 
 export interface EntryFault {
@@ -79,7 +84,12 @@ export interface EntryContext {
 
 /** Checks a draft and makes an entry of it, revision 0. All faults are listed, each with its field. */
 export function validateEntry(draft: EntryDraft, context: EntryContext): ValidatedEntry {
-  const faults = [...idFaults(draft, context.trustDomain), ...selectorFaults(draft), ...otherFaults(draft)];
+  const faults = [
+    ...idFaults(draft, context.trustDomain),
+    ...selectorFaults(draft),
+    ...otherFaults(draft),
+    ...labelFaults(draft.labels ?? {}),
+  ];
   if (faults.length > 0) {
     return { ok: false, faults };
   }
@@ -101,8 +111,13 @@ export function validateEntry(draft: EntryDraft, context: EntryContext): Validat
     createdAtMs: context.now,
     disableX509SvidPrefetch: draft.disableX509SvidPrefetch ?? false,
     jwtSvidIncludeJti: draft.jwtSvidIncludeJti ?? false,
+    labels: sorted(draft.labels ?? {}),
   };
   return { ok: true, entry };
+}
+
+function sorted(labels: Labels): Labels {
+  return Object.fromEntries(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** SPEC: SPIRE's rules: own trust domain, a path, and nothing under /spire but the server as parent. */
@@ -186,6 +201,29 @@ function* otherFaults(draft: EntryDraft): Generator<EntryFault> {
   }
   if (Buffer.byteLength(draft.hint ?? "") > MAX_HINT_BYTES) {
     yield { field: "hint", message: `is longer than ${MAX_HINT_BYTES} bytes` };
+  }
+}
+
+const MAX_LABELS = 64;
+const MAX_LABEL_BYTES = 256;
+
+function* labelFaults(labels: Labels): Generator<EntryFault> {
+  if (Object.keys(labels).length > MAX_LABELS) {
+    yield { field: "labels", message: `are more than ${MAX_LABELS}` };
+  }
+  for (const [name, value] of Object.entries(labels)) {
+    if (!/^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/.test(name)) {
+      yield {
+        field: "labels",
+        message: `\`${name.slice(0, 128)}\` is not a label's name (letters, digits, \`.\`, \`_\`, \`/\`, \`-\`)`,
+      };
+    }
+    if (Buffer.byteLength(value) > MAX_LABEL_BYTES || /\p{Cc}/u.test(value)) {
+      yield {
+        field: "labels",
+        message: `\`${name.slice(0, 128)}\` has a value that is longer than ${MAX_LABEL_BYTES} bytes or not printable`,
+      };
+    }
   }
 }
 

@@ -29,6 +29,7 @@ function entry(id: string, selectors: readonly string[], more: Partial<Registrat
     createdAtMs: 0,
     disableX509SvidPrefetch: false,
     jwtSvidIncludeJti: false,
+    labels: {},
     ...more,
   };
 }

@@ -4,6 +4,7 @@ import { type ClientDuplexStream, type ServiceError, status as Status } from "@g
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { VERSION } from "../../core/base/version.ts";
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
 import type { Bundle } from "../../core/spiffe/bundle.ts";
 import { serverId, type TrustDomain } from "../../core/spiffe/id.ts";
@@ -125,7 +126,7 @@ export function connectNodeApi(options: NodeApiOptions): NodeApi {
       return { token, issuedAtMs: Number(issuedAt) * 1_000, expiresAtMs: Number(expiresAt) * 1_000 };
     },
     async postStatus(bundleSequence) {
-      await share.postStatus({ currentBundleSerial: bundleSequence });
+      await share.postStatus({ currentBundleSerial: bundleSequence, agentVersion: `everyhop/${VERSION}` });
     },
     watch(onChange, onEnd) {
       const stream = node.watch({});

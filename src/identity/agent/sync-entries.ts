@@ -37,6 +37,7 @@ const MASK = {
   storeSvid: true,
   hint: true,
   createdAt: true,
+  additionalAttributes: true,
 };
 
 /**
@@ -116,8 +117,9 @@ function readEntry(entry: Entry): RegistrationEntry {
     storeSvid: entry.storeSvid,
     hint: entry.hint,
     createdAtMs: Number(entry.createdAt) * 1_000,
-    disableX509SvidPrefetch: false,
+    disableX509SvidPrefetch: entry.additionalAttributes?.disableX509SvidPrefetch ?? false,
     jwtSvidIncludeJti: false,
+    labels: {},
   };
 }
 

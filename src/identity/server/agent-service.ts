@@ -57,7 +57,16 @@ export function agentService(registry: Registry, nodes: Nodes, log: Log): Guarde
       });
       return { value, expiresAt: seconds(expiresAtMs) };
     },
-    postStatus: () => ({}),
+    async postStatus({ agentVersion }, { node }) {
+      if (agentVersion.length > MAX_VERSION || !/^[\x20-\x7e]*$/.test(agentVersion)) {
+        throw new EveryhopError(
+          "invalid-argument",
+          `agent version is not of at most ${MAX_VERSION} printable characters`,
+        );
+      }
+      await nodes.status(node as NodeRecord, agentVersion);
+      return {};
+    },
   };
 }
 
@@ -67,6 +76,8 @@ function visible(registry: Registry, scope: Scope | null): readonly NodeRecord[]
 }
 
 type AttestCall = ServerDuplexStream<AttestAgentRequest, MessageInitShape<typeof AttestAgentResponseSchema>>;
+
+const MAX_VERSION = 255;
 
 /** How long a node may take over its first message. */
 const ATTEST_TIMEOUT_MS = 30_000;
@@ -116,6 +127,7 @@ function agentToWire(node: NodeRecord, mask?: AgentMask): MessageInitShape<typeo
     selectors: node.selectors.map(selectorToWire),
     banned: node.banned,
     canReattest: node.canReattest,
+    agentVersion: node.agentVersion,
   };
   return masked(message, mask, ["id"]);
 }

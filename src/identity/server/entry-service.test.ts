@@ -31,6 +31,8 @@ function full(change: Change = {}): Message {
     dnsNames: ["a.example"],
     storeSvid: true,
     hint: "first",
+    additionalAttributes: { disableX509SvidPrefetch: true },
+    labels: { team: "shop" },
     ...change,
   });
 }
@@ -77,13 +79,18 @@ test("an update changes what each mask bit names, and nothing else", async (t) =
     dnsNames: ["b.example"],
     storeSvid: false,
     hint: "second",
+    labels: { team: "bank", tier: "gold" },
   });
+  delete other.additionalAttributes;
   let expected = await entries.getEntry({ id: "e1" });
   for (const field of FIELDS.filter((name) => !["revisionNumber", "createdAt"].includes(name))) {
     const inputMask = create(EntryMaskSchema, { [field]: true });
     const { results } = await entries.batchUpdateEntry({ entries: [other], inputMask });
     const revisionNumber = expected.revisionNumber + 1n;
     expected = { ...expected, [field]: other[field as keyof Message], revisionNumber };
+    if (field === "additionalAttributes") {
+      delete expected.additionalAttributes;
+    }
     assert.equal(results[0]?.status?.message, "OK", field);
     assert.deepEqual(results[0]?.entry, expected, field);
   }

@@ -36,6 +36,8 @@ export function entryToWire(entry: RegistrationEntry, mask?: EntryMask): Message
     jwtSvidTtl: Number(seconds(entry.jwtSvidTtlMs)),
     hint: entry.hint,
     createdAt: seconds(entry.createdAtMs),
+    ...(entry.disableX509SvidPrefetch ? { additionalAttributes: { disableX509SvidPrefetch: true } } : {}),
+    labels: { ...entry.labels },
   };
   return masked(message, mask, ["id"]);
 }
@@ -56,6 +58,8 @@ export function draftFromWire(entry: Entry): EntryDraft {
     dnsNames: entry.dnsNames,
     storeSvid: entry.storeSvid,
     hint: entry.hint,
+    disableX509SvidPrefetch: entry.additionalAttributes?.disableX509SvidPrefetch ?? false,
+    labels: entry.labels,
   };
 }
 
@@ -73,6 +77,8 @@ const MASK_FIELDS = {
   dnsNames: "dnsNames",
   storeSvid: "storeSvid",
   hint: "hint",
+  additionalAttributes: "disableX509SvidPrefetch",
+  labels: "labels",
 } as const satisfies Record<string, keyof EntryDraft>;
 
 /** The current entry with those fields of `changed` that the mask names. */
@@ -106,6 +112,10 @@ export function entryFilter(
   if (filter?.byHint !== undefined) {
     const { byHint } = filter;
     tests.push((entry) => entry.hint === byHint);
+  }
+  const labels = Object.entries(filter?.byLabels ?? {});
+  if (labels.length > 0) {
+    tests.push((entry) => labels.every(([name, value]) => entry.labels[name] === value));
   }
   // SPIRE's CLI always sends it: false is not "those that are none", but no filter.
   if (filter?.byDownstream === true) {

@@ -63,6 +63,8 @@ export interface TestServer {
   readonly signer: SignerLink;
   readonly identity: IdentityServer;
   readonly adminSocket: string;
+  /** `host:port` of the node API. */
+  readonly address: string;
   /** A client on the admin socket. */
   local<M extends GenServiceMethods>(service: GenService<M>): Client<M>;
   /** A client over TLS with this identity. */
@@ -130,6 +132,7 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
     signer,
     identity,
     adminSocket,
+    address: `127.0.0.1:${listening.addresses[0]?.port}`,
     ...clients(identity, listening, adminSocket, ends),
   };
 }

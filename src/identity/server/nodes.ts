@@ -99,6 +99,7 @@ export class Nodes {
       banned: false,
       canReattest: proven.reattestable,
       selectors: selectorsOf(id, proven.selectors),
+      agentVersion: "",
     };
     await this.#options.store.nodes.attested(node);
     return { svid, node };
@@ -135,6 +136,13 @@ export class Nodes {
       }
       throw error;
     });
+  }
+
+  /** Keeps what an agent says of itself. */
+  async status({ id, agentVersion: known }: NodeRecord, agentVersion: string): Promise<void> {
+    if (agentVersion !== "" && agentVersion !== known) {
+      await this.#options.store.nodes.update(id, (node) => ({ ...node, agentVersion }));
+    }
   }
 
   /** A new SVID for an attested agent. The one it has stays good until this one is used. */

@@ -36,6 +36,7 @@ export function anEntry(change: Partial<RegistrationEntry> = {}): RegistrationEn
     createdAtMs: 1_900_000_000_000,
     disableX509SvidPrefetch: false,
     jwtSvidIncludeJti: true,
+    labels: { team: "shop" },
     ...change,
   };
 }
@@ -66,6 +67,7 @@ export function aNode(change: Partial<NodeRecord> = {}): NodeRecord {
     banned: false,
     canReattest: false,
     selectors: [parseSelector("spiffe_id:x")],
+    agentVersion: "1.15.0",
     ...change,
   };
 }
@@ -89,8 +91,8 @@ export function storeContract(name: string, make: () => Promise<StoreUnderTest>)
 
 /** What a store that was made by testdata/schema-1.sql has to say: nothing of it is lost on the way to this version. */
 export async function assertOldest(store: Store): Promise<void> {
-  assert.deepEqual(await store.entries.all(), [anEntry()]);
-  assert.deepEqual(await store.nodes.all(), [aNode({ next: { serial: "0c", expiresAt: 10_000 } })]);
+  assert.deepEqual(await store.entries.all(), [anEntry({ labels: {} })]);
+  assert.deepEqual(await store.nodes.all(), [aNode({ agentVersion: "", next: { serial: "0c", expiresAt: 10_000 } })]);
   assert.deepEqual(await store.joinTokens.take("secret", "mine"), { expiresAt: 5_000 });
   const issued = Buffer.from([1, 2, 3]);
   assert.deepEqual(await store.issuance.get("01"), { ...anIntent("01"), intendedAtMs: 900, issued });

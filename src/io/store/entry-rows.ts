@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { Selectable } from "kysely";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { entryKey, type RegistrationEntry } from "../../core/entries/entry.ts";
+import { entryKey, type Labels, type RegistrationEntry } from "../../core/entries/entry.ts";
 import type { Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { Database, Tables } from "./schema.ts";
@@ -80,6 +80,7 @@ function toRow(entry: RegistrationEntry): Tables["entries"] {
     created_at: entry.createdAtMs,
     disable_x509_svid_prefetch: Number(entry.disableX509SvidPrefetch),
     jwt_svid_include_jti: Number(entry.jwtSvidIncludeJti),
+    labels: JSON.stringify(entry.labels),
   };
 }
 
@@ -102,5 +103,6 @@ function fromRow(row: Selectable<Tables["entries"]>): RegistrationEntry {
     createdAtMs: row.created_at,
     disableX509SvidPrefetch: row.disable_x509_svid_prefetch === 1,
     jwtSvidIncludeJti: row.jwt_svid_include_jti === 1,
+    labels: JSON.parse(row.labels) as Labels,
   };
 }

@@ -11,7 +11,7 @@ type Migration = (db: Database, dialect: Dialect) => Promise<void>;
  * Version N of the schema is what the first N migrations make. INVARIANT: one that was released never changes: testdata/ has
  * each version's tables, as that version left them.
  */
-const MIGRATIONS: readonly Migration[] = [firstSchema, severalReplicas, relationships];
+const MIGRATIONS: readonly Migration[] = [firstSchema, severalReplicas, relationships, labelsAndVersions];
 
 /** Any number, but ours: replicas that start together migrate one after the other. */
 const MIGRATION_LOCK = 0x65766879;
@@ -152,5 +152,16 @@ async function relationships({ schema }: Database): Promise<void> {
     .addColumn("trust_domain", "text", (c) => c.primaryKey())
     .addColumn("url", "text", (c) => c.notNull())
     .addColumn("endpoint_spiffe_id", "text")
+    .execute();
+}
+
+async function labelsAndVersions({ schema }: Database): Promise<void> {
+  await schema
+    .alterTable("entries")
+    .addColumn("labels", "text", (c) => c.notNull().defaultTo("{}"))
+    .execute();
+  await schema
+    .alterTable("nodes")
+    .addColumn("agent_version", "text", (c) => c.notNull().defaultTo(""))
     .execute();
 }

@@ -68,6 +68,7 @@ function toRow(node: NodeRecord): Tables["nodes"] {
     banned: Number(node.banned),
     can_reattest: Number(node.canReattest),
     selectors: JSON.stringify(node.selectors),
+    agent_version: node.agentVersion,
   };
 }
 
@@ -81,5 +82,6 @@ function fromRow(row: Selectable<Tables["nodes"]>): NodeRecord {
     banned: row.banned === 1,
     canReattest: row.can_reattest === 1,
     selectors: JSON.parse(row.selectors) as Selector[],
+    agentVersion: row.agent_version,
   };
 }

@@ -23,6 +23,8 @@ export interface Tables {
     created_at: number;
     disable_x509_svid_prefetch: number;
     jwt_svid_include_jti: number;
+    /** JSON mapping. */
+    labels: string;
   };
   nodes: {
     id: string;
@@ -34,6 +36,7 @@ export interface Tables {
     banned: number;
     can_reattest: number;
     selectors: string;
+    agent_version: string;
   };
   join_tokens: {
     digest: string;

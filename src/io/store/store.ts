@@ -78,6 +78,8 @@ export interface NodeRecord {
   readonly banned: boolean;
   readonly canReattest: boolean;
   readonly selectors: readonly Selector[];
+  /** As the agent gives it; empty where it does not. */
+  readonly agentVersion: string;
 }
 
 export interface NodeStore {

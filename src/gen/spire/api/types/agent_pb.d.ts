@@ -64,6 +64,13 @@ export declare type Agent = Message<"spire.api.types.Agent"> & {
    * @generated from field: bool can_reattest = 7;
    */
   canReattest: boolean;
+
+  /**
+   * Output only. Optional. The version of the agent.
+   *
+   * @generated from field: string agent_version = 8;
+   */
+  agentVersion: string;
 };
 
 /**
@@ -117,6 +124,13 @@ export declare type AgentMask = Message<"spire.api.types.AgentMask"> & {
    * @generated from field: bool can_reattest = 7;
    */
   canReattest: boolean;
+
+  /**
+   * agent_version field mask
+   *
+   * @generated from field: bool agent_version = 8;
+   */
+  agentVersion: boolean;
 };
 
 /**

@@ -134,6 +134,18 @@ export declare type Entry = Message<"spire.api.types.Entry"> & {
    * @generated from field: int64 created_at = 15;
    */
   createdAt: bigint;
+
+  /**
+   * @generated from field: optional spire.api.types.Entry.AdditionalAttributes additional_attributes = 16;
+   */
+  additionalAttributes?: Entry_AdditionalAttributes | undefined;
+
+  /**
+   * Of everyhop, not of SPIRE: what operators sort entries by. Other implementations pass it over.
+   *
+   * @generated from field: map<string, string> labels = 15000;
+   */
+  labels: { [key: string]: string };
 };
 
 /**
@@ -141,6 +153,34 @@ export declare type Entry = Message<"spire.api.types.Entry"> & {
  * Use `create(EntrySchema)` to create a new message.
  */
 export declare const EntrySchema: GenMessage<Entry>;
+
+/**
+ * * This nested message is reserved to contain a number of optional fields
+ * controlling the various aspects of the agent's behaviour with respect to a
+ * given registration entry. It serves to enable introducing and testing out new
+ * tunables, without having to modify the datastore schema. Over time, some of
+ * the fields contained therein may be considered eligible for their dedicated
+ * attributes in the datastore. 
+ *
+ * @generated from message spire.api.types.Entry.AdditionalAttributes
+ */
+export declare type Entry_AdditionalAttributes = Message<"spire.api.types.Entry.AdditionalAttributes"> & {
+  /**
+   * * Flag indicating whether the agent should prefetch and cache X509 SVID.
+   * Can be set to `true` if the workload is unlikely to request an X509 SVID.
+   * This is meant to prevent unnecessary effort spent on generating SVIDs of types,
+   * which are unlikely to be needed.
+   *
+   * @generated from field: bool disable_x509_svid_prefetch = 1;
+   */
+  disableX509SvidPrefetch: boolean;
+};
+
+/**
+ * Describes the message spire.api.types.Entry.AdditionalAttributes.
+ * Use `create(Entry_AdditionalAttributesSchema)` to create a new message.
+ */
+export declare const Entry_AdditionalAttributesSchema: GenMessage<Entry_AdditionalAttributes>;
 
 /**
  * Field mask for Entry fields
@@ -245,6 +285,20 @@ export declare type EntryMask = Message<"spire.api.types.EntryMask"> & {
    * @generated from field: bool created_at = 15;
    */
   createdAt: boolean;
+
+  /**
+   * additional_attributes field mask
+   *
+   * @generated from field: bool additional_attributes = 16;
+   */
+  additionalAttributes: boolean;
+
+  /**
+   * labels field mask (everyhop)
+   *
+   * @generated from field: bool labels = 15000;
+   */
+  labels: boolean;
 };
 
 /**

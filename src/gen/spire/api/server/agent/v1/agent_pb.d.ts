@@ -490,6 +490,13 @@ export declare type PostStatusRequest = Message<"spire.api.server.agent.v1.PostS
    * @generated from field: uint64 current_bundle_serial = 1;
    */
   currentBundleSerial: bigint;
+
+  /**
+   * Optional. The version of the agent.
+   *
+   * @generated from field: string agent_version = 2;
+   */
+  agentVersion: string;
 };
 
 /**

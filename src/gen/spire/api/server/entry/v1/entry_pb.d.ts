@@ -66,6 +66,13 @@ export declare type CountEntriesRequest_Filter = Message<"spire.api.server.entry
    * @generated from field: google.protobuf.BoolValue by_downstream = 6;
    */
   byDownstream?: boolean | undefined;
+
+  /**
+   * Of everyhop, not of SPIRE: entries that have all of these labels.
+   *
+   * @generated from field: map<string, string> by_labels = 15000;
+   */
+  byLabels: { [key: string]: string };
 };
 
 /**
@@ -163,6 +170,13 @@ export declare type ListEntriesRequest_Filter = Message<"spire.api.server.entry.
    * @generated from field: google.protobuf.BoolValue by_downstream = 6;
    */
   byDownstream?: boolean | undefined;
+
+  /**
+   * Of everyhop, not of SPIRE: entries that have all of these labels.
+   *
+   * @generated from field: map<string, string> by_labels = 15000;
+   */
+  byLabels: { [key: string]: string };
 };
 
 /**

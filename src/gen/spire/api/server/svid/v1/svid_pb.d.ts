@@ -90,6 +90,14 @@ export declare type MintWITSVIDRequest = Message<"spire.api.server.svid.v1.MintW
    * @generated from field: int32 ttl = 3;
    */
   ttl: number;
+
+  /**
+   * Required. The signing algorithm to specify in the key. This must be one
+   * of the values supported by the WIT-SVID specification.
+   *
+   * @generated from field: string signing_algorithm = 4;
+   */
+  signingAlgorithm: string;
 };
 
 /**
@@ -438,6 +446,14 @@ export declare type NewWITSVIDParams = Message<"spire.api.server.svid.v1.NewWITS
    * @generated from field: bytes public_key = 2;
    */
   publicKey: Uint8Array;
+
+  /**
+   * Required. The signing algorithm to specify in the key. This must be one
+   * of the values supported by the WIT-SVID specification.
+   *
+   * @generated from field: string signing_algorithm = 3;
+   */
+  signingAlgorithm: string;
 };
 
 /**
