@@ -3,79 +3,134 @@ import { dirname, join, resolve } from "node:path";
 import { toJson } from "@bufbuild/protobuf";
 import { StructSchema } from "@bufbuild/protobuf/wkt";
 import { credentials, status } from "@grpc/grpc-js";
-import type { Command } from "commander";
-import { EveryhopError } from "../core/base/errors.ts";
+import { type Command, InvalidArgumentError } from "commander";
+import { EveryhopError, toEveryhopError } from "../core/base/errors.ts";
+import { selectorFault } from "../core/entries/selector.ts";
+import type { SpiffeId } from "../core/spiffe/id.ts";
 import { Agent } from "../gen/everyhop/agent/agent_pb.js";
 import { makeClient } from "../io/rpc/adapter.ts";
 import { fromStatus } from "../io/rpc/errors.ts";
+import { each, spiffeId } from "./arguments.ts";
 import { askAdmin } from "./ask-admin.ts";
 import { commandGroup } from "./command-group.ts";
+import {
+  describeEntry,
+  describeWorkload,
+  type EntryAnswer,
+  type ServerAnswer,
+  type WorkloadAnswer,
+} from "./explain-text.ts";
 import { addMeshOptions, findMesh, type MeshOptions } from "./find-mesh.ts";
-import { printable } from "./printable.ts";
 import { print, printJson } from "./ui.ts";
 
 interface Options extends MeshOptions {
-  readonly pid: number;
+  readonly pid?: number;
+  readonly selector?: readonly string[];
+  readonly entryId?: string;
+  readonly agent?: SpiffeId;
   readonly agentAdminSocket?: string;
   readonly json?: boolean;
 }
 
-interface NearMiss {
-  readonly entryId: string;
-  readonly spiffeId: string;
-  readonly missing: readonly string[];
-  readonly instead?: Readonly<Record<string, readonly string[]>>;
-}
-
-/** What the agent says of a process; `elsewhere` is the server's addition. */
-interface Explanation {
-  readonly pid: number;
-  readonly selectors: readonly string[];
-  /** Entry ids. */
-  readonly matched: readonly string[];
-  readonly identities: readonly string[];
-  readonly nearMisses: readonly NearMiss[];
-  readonly agent: { readonly spiffeId: string; readonly syncedAt: string | null };
-  readonly elsewhere?: readonly {
-    readonly entryId: string;
-    readonly spiffeId: string;
-    readonly parentId: string;
-    readonly killed: boolean;
-  }[];
-}
-
 const DEFAULT_SOCKET = "/var/lib/everyhop/agent/admin.sock";
+
+const HELP = `
+With --pid the agent of this machine looks at the process as if it had asked, and says which selectors it has, which entries they
+match, and for those that come nearest what is missing and why. With --selector it does so for a process that is not there. With
+--entry-id the server says which agents hand that entry out, and why none does. What only the server knows (entries of other agents,
+expired ones, banned agents) is added where its admin socket can be opened.
+
+Examples:
+  everyhop entry explain --pid 4711
+  everyhop entry explain --pid $(pgrep -n web) --json
+  everyhop entry explain --selector unix:uid:1001 --selector unix:path:/usr/bin/web
+  everyhop entry explain --entry-id 2f6c1a1e-3d0b-4f7e-9a53-1f2f7a0e9c11`;
 
 export function define(program: Command): void {
   const entry = commandGroup(program, "entry", "registration entries: which workload gets which identity");
   addMeshOptions(entry.command("explain"))
-    .description("which identities a process of this machine gets, and what it lacks for others")
-    .requiredOption("--pid <pid>", "the process", readPid)
+    .description("why a process gets an identity, or none; which agents hand an entry out")
+    .option("--pid <pid>", "a process of this machine", readPid)
+    .option(
+      "--selector <type:value>",
+      "one of a process that is not there; may be given several times",
+      each(readSelector),
+    )
+    .option("--entry-id <id>", "an entry, instead of a process")
+    .option("--agent <spiffe-id>", "with --selector: as the server sees this agent", spiffeId)
     .option("--agent-admin-socket <path>", "the agent's admin socket, instead of the one of the mesh of --dir")
     .option("--json", "as JSON")
-    .addHelpText(
-      "after",
-      "\nExamples:\n  everyhop entry explain --pid 4711\n  everyhop entry explain --pid $(pgrep -n web) --json",
-    )
+    .addHelpText("after", HELP)
     .action(run);
 }
 
 async function run(options: Options): Promise<void> {
-  const local = await askAgent(agentSocket(options), options.pid);
-  const explanation = { ...local, ...(await askServer(options, local)) };
-  if (options.json === true) {
-    printJson(explanation);
-  } else {
-    print(describe(explanation));
+  const { pid, selector, entryId } = options;
+  if ([pid, selector, entryId].filter((one) => one !== undefined).length !== 1) {
+    throw new EveryhopError("usage", "give one of --pid, --selector and --entry-id");
   }
+  const show = <T>(answer: T, text: (answer: T) => string) =>
+    options.json === true ? printJson(answer) : print(text(answer));
+  if (entryId !== undefined) {
+    show(await askAdmin<EntryAnswer>(options, (admin) => admin.explainEntry({ entryId })), describeEntry);
+  } else {
+    show(await explainWorkload(options), (answer) => describeWorkload(answer, Date.now()));
+  }
+}
+
+/** What the agent says, and what the server knows beyond it; of selectors the server alone, where there is no agent. */
+async function explainWorkload(options: Options): Promise<WorkloadAnswer> {
+  const { pid, selector = [], agent } = options;
+  if (pid === undefined && (agent !== undefined || !hasAgent(options))) {
+    const answer = await askServer(options, agent ?? "", selector);
+    return { pid: null, identities: [], attestors: [], agent: null, ...answer };
+  }
+  const local = await askAgent(agentSocket(options), pid === undefined ? { selectors: [...selector] } : { pid });
+  try {
+    const { matched, elsewhere, agentOnServer } = await askServer(
+      options,
+      local.agent?.spiffeId ?? "",
+      local.selectors,
+    );
+    const notSynced = matched.filter((id) => !local.matched.includes(id));
+    return {
+      ...local,
+      elsewhere,
+      notSynced,
+      ...(agentOnServer === undefined ? {} : { agentOnServer }),
+      serverProblem: null,
+    };
+  } catch (error) {
+    return { ...local, serverProblem: toEveryhopError(error).message };
+  }
+}
+
+function askServer(options: Options, agent: string, selectors: readonly string[]): Promise<ServerAnswer> {
+  return askAdmin<ServerAnswer>(options, (admin) => admin.explainEntry({ agent, selectors: [...selectors] }));
 }
 
 function readPid(text: string): number {
   const pid = Number(text);
   if (!Number.isInteger(pid) || pid <= 0) {
-    throw new EveryhopError("usage", `\`${text}\` is not a process id`);
+    throw new InvalidArgumentError(`\`${text}\` is not a process id`);
   }
   return pid;
+}
+
+function readSelector(text: string): string {
+  const fault = selectorFault(text);
+  if (fault !== null) {
+    throw new InvalidArgumentError(fault);
+  }
+  return text;
+}
+
+function hasAgent(options: Options): boolean {
+  try {
+    return existsSync(agentSocket(options));
+  } catch {
+    return false;
+  }
 }
 
 /** As given, else that of the running mesh, else where a service of the machine has it. */
@@ -95,12 +150,12 @@ function agentSocket(options: Options): string {
   }
 }
 
-async function askAgent(socket: string, pid: number): Promise<Explanation> {
+async function askAgent(socket: string, about: { pid: number } | { selectors: string[] }): Promise<WorkloadAnswer> {
   const client = makeClient(Agent, `unix:${socket}`, credentials.createInsecure());
   try {
-    return toJson(StructSchema, await client.explain({ pid })) as unknown as Explanation;
+    return toJson(StructSchema, await client.explain(about)) as unknown as WorkloadAnswer;
   } catch (error) {
-    throw (error as { code?: unknown }).code === status.UNAVAILABLE
+    throw (error as { code?: unknown }).code === status.UNAVAILABLE && !isAgents(error)
       ? new EveryhopError("unavailable", `no agent answers on \`${socket}\``, {
           hint: "run the command as the agent's user, or name its socket with `--agent-admin-socket`",
           cause: error,
@@ -111,37 +166,8 @@ async function askAgent(socket: string, pid: number): Promise<Explanation> {
   }
 }
 
-/** What the server knows beyond the agent: entries that would match, under another parent. Nothing where it is not to be had. */
-async function askServer(options: Options, { agent, selectors }: Explanation): Promise<Partial<Explanation>> {
-  try {
-    const { elsewhere, nearMisses } = await askAdmin<Explanation>(options, (admin) =>
-      admin.explainEntry({ agent: agent.spiffeId, selectors: [...selectors] }),
-    );
-    return { ...(elsewhere === undefined ? {} : { elsewhere }), nearMisses };
-  } catch {
-    return {};
-  }
-}
-
-function describe(explanation: Explanation): string {
-  const { pid, selectors, identities, matched, nearMisses, agent, elsewhere = [] } = explanation;
-  const lines = [`process ${pid} has`, ...selectors.map((selector) => `  ${printable(selector)}`), ""];
-  if (identities.length === 0) {
-    lines.push("no entry matches: it gets no identity");
-  } else {
-    lines.push("it gets", ...identities.map((id, index) => `  ${id}  (entry ${matched[index]})`));
-  }
-  for (const { entryId, spiffeId, missing, instead = {} } of nearMisses) {
-    lines.push("", `not ${spiffeId} (entry ${entryId}): it lacks`);
-    for (const selector of missing) {
-      const others = (instead[selector] ?? []).map(printable).join(", ");
-      lines.push(`  ${printable(selector)}${others === "" ? "" : `   it has ${others}`}`);
-    }
-  }
-  for (const { entryId, spiffeId, parentId, killed } of elsewhere) {
-    const why = killed ? "its identity is cut off" : `it is for ${parentId}, or has expired`;
-    lines.push("", `entry ${entryId} (${spiffeId}) would match, but ${why}`);
-  }
-  lines.push("", `agent ${agent.spiffeId}, in step with the server ${agent.syncedAt ?? "never"}`);
-  return lines.join("\n");
+/** Whether the agent itself said so: its attestors may all be unavailable. */
+function isAgents(error: unknown): boolean {
+  const { metadata } = error as { metadata?: { get(key: string): unknown[] } };
+  return (metadata?.get("everyhop-error-bin").length ?? 0) > 0;
 }

@@ -1,5 +1,6 @@
 import type { RegistrationEntry } from "./entry.ts";
 import type { Selector } from "./selector.ts";
+import { selectorParts, subjectOf } from "./selector-kinds.ts";
 
 /** An entry that does not match, and what it lacks. */
 export interface NearMiss {
@@ -8,7 +9,7 @@ export interface NearMiss {
   readonly missing: readonly Selector[];
   /** How many of its selectors the workload does have. */
   readonly matched: number;
-  /** What the workload has in place of each missing one: its selectors of the same kind (`unix:uid`). */
+  /** What the workload has in place of each missing one: its selectors of the same kind (`unix:uid`), and key where it has one. */
   readonly instead: Readonly<Record<string, readonly Selector[]>>;
 }
 
@@ -22,12 +23,11 @@ export function nearMisses(
   limit = 5,
 ): readonly NearMiss[] {
   const have = new Set(found);
-  const misses: NearMiss[] = [];
+  const misses: Omit<NearMiss, "instead">[] = [];
   for (const entry of entries) {
     const missing = entry.selectors.filter((selector) => !have.has(selector));
     if (missing.length > 0) {
-      const matched = entry.selectors.length - missing.length;
-      misses.push({ entry, missing, matched, instead: insteadOf(missing, have) });
+      misses.push({ entry, missing, matched: entry.selectors.length - missing.length });
     }
   }
   misses.sort(
@@ -37,18 +37,17 @@ export function nearMisses(
       right.matched - left.matched ||
       (left.entry.id < right.entry.id ? -1 : 1),
   );
-  return misses.slice(0, limit);
+  const bySubject = Map.groupBy(have, (selector) => subjectOf(selectorParts(selector)));
+  return misses.slice(0, limit).map((miss) => ({ ...miss, instead: insteadOf(miss.missing, bySubject) }));
 }
 
-/** `unix:uid` of `unix:uid:0`: the kind of fact it states. */
-function kindOf(selector: Selector): string {
-  return selector.split(":", 2).join(":");
-}
-
-function insteadOf(missing: readonly Selector[], have: ReadonlySet<Selector>): Record<string, readonly Selector[]> {
+function insteadOf(
+  missing: readonly Selector[],
+  bySubject: ReadonlyMap<string, readonly Selector[]>,
+): Record<string, readonly Selector[]> {
   const instead: Record<string, readonly Selector[]> = Object.create(null);
   for (const selector of missing) {
-    instead[selector] = [...have].filter((other) => kindOf(other) === kindOf(selector));
+    instead[selector] = bySubject.get(subjectOf(selectorParts(selector))) ?? [];
   }
   return instead;
 }

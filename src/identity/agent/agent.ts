@@ -17,6 +17,7 @@ import { type AttestorTally, ProcessWatch } from "./attested.ts";
 import { serveBroker } from "./broker.ts";
 import { IdentityCache } from "./cache.ts";
 import { Callers } from "./callers.ts";
+import { Denials } from "./denials.ts";
 import { join } from "./join.ts";
 import { JwtSvids } from "./jwt-svids.ts";
 import { connectNodeApi, type NodeApi } from "./node-api.ts";
@@ -167,6 +168,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
   });
   const ownSvid = new Cell(own.value.svid);
   own.watch(({ svid }) => ownSvid.set(svid));
+  const agent = () => ({ spiffeId: own.value.svid.id, expiresAtMs: own.value.svid.notAfter, ...sync.state.value });
   const shared = { cache, processes, jwtSvids, clock, log };
   const callers = { workload: new Callers(), broker: new Callers() };
   const closers: (() => Promise<void>)[] = [];
@@ -179,6 +181,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
     const workloadApi = await serveWorkloadApi({
       ...shared,
       callers: callers.workload,
+      denials: new Denials({ cache, agent, clock, log }),
       socket: options.socket,
       sds: options.sds ?? SDS_DEFAULTS,
     });
@@ -196,8 +199,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
       cache,
       processes,
       socket: options.adminSocket,
-      agentId: () => own.value.svid.id,
-      syncedAtMs: () => sync.state.value.syncedAtMs,
+      agent,
     });
     closers.push(() => admin.close());
     const stopped = ended.finally(close);

@@ -1,5 +1,5 @@
 /** How calls of the agent's own APIs end. */
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata, status as Status, type StatusObject } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
@@ -32,13 +32,20 @@ export function workloadAttestationEnd(error: unknown): CallEnd {
   return denied ? NO_IDENTITY : ATTESTATION_FAILED;
 }
 
+/** "No identity issued", with what the workload may know of why. */
+export function noIdentityEnd(metadata: Readonly<Record<string, string>>): CallEnd {
+  const { code, details } = NO_IDENTITY;
+  return withErrorInfo(code, details, { reason: "NO_IDENTITY_ISSUED", domain: "everyhop.dev", metadata });
+}
+
 /** A broker's answer with its machine-readable reason. */
 export function brokerEnd(code: number, details: string, reason: BrokerReason, pid?: number): CallEnd {
-  const info = create(ErrorInfoSchema, {
-    reason,
-    domain: "spiffe.io",
-    metadata: pid === undefined ? {} : { pid: String(pid) },
-  });
+  const metadata: Record<string, string> = pid === undefined ? {} : { pid: String(pid) };
+  return withErrorInfo(code, details, { reason, domain: "spiffe.io", metadata });
+}
+
+function withErrorInfo(code: number, details: string, error: MessageInitShape<typeof ErrorInfoSchema>): CallEnd {
+  const info = create(ErrorInfoSchema, error);
   const status = create(StatusSchema, { code, message: details, details: [anyPack(ErrorInfoSchema, info)] });
   const metadata = new Metadata();
   metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)));

@@ -14,6 +14,8 @@ import type { Rendered } from "./stream.ts";
 
 export type Render = (selectors: readonly Selector[]) => Rendered;
 
+export type Renderers = ReturnType<typeof renderers>;
+
 /**
  * Renderers for one of the two APIs; `noIdentity` is how it says that nothing is issued. The broker's messages are those of the
  * Workload API field by field (numbers too), so one encoding serves both.

@@ -10,22 +10,14 @@ import { SpiffeWorkloadAPI } from "../../gen/spiffe/workload_pb.js";
 import type { Log } from "../../io/log.ts";
 import type { Handlers } from "../../io/rpc/adapter.ts";
 import { listenUnix, type RpcListener } from "../../io/rpc/listen.ts";
-import {
-  type CallEnd,
-  Ended,
-  endOf,
-  invalid,
-  NO_AUDIENCE,
-  NO_HEADER,
-  NO_IDENTITY,
-  workloadAttestationEnd,
-} from "./answer.ts";
+import { type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER, workloadAttestationEnd } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
 import { type Caller, type Callers, LIMITS } from "./callers.ts";
+import type { Denials } from "./denials.ts";
 import { nodeFailure } from "./failure.ts";
 import type { JwtSvids } from "./jwt-svids.ts";
-import { type Render, renderers } from "./render.ts";
+import { type Renderers, renderers } from "./render.ts";
 import { sdsService } from "./sds.ts";
 import type { SdsOptions } from "./sds-secrets.ts";
 import { serveStream } from "./stream.ts";
@@ -36,6 +28,7 @@ export interface WorkloadApiOptions {
   readonly processes: ProcessWatch;
   readonly jwtSvids: JwtSvids;
   readonly callers: Callers;
+  readonly denials: Denials;
   readonly sds: SdsOptions;
   readonly clock: Clock;
   readonly log: Log;
@@ -72,13 +65,11 @@ class WorkloadApi {
   }
 
   handlers(): Handlers<typeof SpiffeWorkloadAPI> {
-    const { cache } = this.#options;
-    const render = renderers(cache, () => NO_IDENTITY);
     const unimplemented: CallEnd = { code: Status.UNIMPLEMENTED, details: "WIT-SVIDs are not supported" };
     return {
-      fetchX509SVID: (call) => void this.#stream(call, render.x509Svids, "X.509-SVIDs"),
-      fetchX509Bundles: (call) => void this.#stream(call, render.x509Bundles, "X.509 bundles"),
-      fetchJWTBundles: (call) => void this.#stream(call, render.jwtBundles, "JWT bundles"),
+      fetchX509SVID: (call) => void this.#stream(call, "x509Svids", "X.509-SVIDs"),
+      fetchX509Bundles: (call) => void this.#stream(call, "x509Bundles", "X.509 bundles"),
+      fetchJWTBundles: (call) => void this.#stream(call, "jwtBundles", "JWT bundles"),
       fetchJWTSVID: (call, callback) => this.#answer(call, callback, () => this.#fetchJwt(call, call.request)),
       validateJWTSVID: (call, callback) => this.#answer(call, callback, () => this.#validateJwt(call, call.request)),
       fetchWITSVID: (call) => void call.emit("error", hasHeader(call) ? unimplemented : NO_HEADER),
@@ -86,8 +77,8 @@ class WorkloadApi {
     };
   }
 
-  async #stream(call: ServerWritableStream<unknown, unknown>, render: Render, what: string): Promise<void> {
-    const { cache, processes, callers, log } = this.#options;
+  async #stream(call: ServerWritableStream<unknown, unknown>, kind: keyof Renderers, what: string): Promise<void> {
+    const { cache, processes, callers, denials, log } = this.#options;
     try {
       requireHeader(call);
       const caller = this.#callerOf(call);
@@ -97,6 +88,7 @@ class WorkloadApi {
       try {
         const process = await processes.watch(reference);
         log.debug("a workload asks", { pid: reference.pid, uid: reference.caller.uid, for: what });
+        const render = renderers(cache, () => denials.noIdentity(process.attestation))[kind];
         serveStream({ call, process, cache, render, lost, log, onEnd });
       } catch (error) {
         onEnd();
@@ -124,18 +116,19 @@ class WorkloadApi {
   }
 
   async #fetchJwt(call: AnyCall, request: JWTSVIDRequest) {
-    const { cache, jwtSvids, log } = this.#options;
+    const { cache, jwtSvids, denials, log } = this.#options;
     if (request.audience.length === 0 || request.audience.includes("")) {
       throw new Ended(NO_AUDIENCE);
     }
     if (request.spiffeId !== "" && spiffeIdFault(request.spiffeId) !== null) {
       throw new Ended(invalid("invalid requested SPIFFE ID"));
     }
+    const attestation = await this.#attest(call);
     const entries = cache
-      .matching(await this.#attest(call))
+      .matching(attestation.selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
     if (entries.length === 0) {
-      throw new Ended(NO_IDENTITY);
+      throw new Ended(denials.noIdentity(attestation));
     }
     try {
       const svids = entries.map(async (entry) => ({
@@ -159,7 +152,7 @@ class WorkloadApi {
     if (request.svid === "") {
       throw new Ended(invalid("svid must be specified"));
     }
-    const { bundles } = cache.entitlement(await this.#attest(call));
+    const { bundles } = cache.entitlement((await this.#attest(call)).selectors);
     const verified = verifyJwtSvid(
       request.svid,
       (name) => bundles.find(({ bundle }) => bundle.trustDomain === name)?.bundle,
@@ -179,7 +172,7 @@ class WorkloadApi {
   async #attest(call: AnyCall) {
     const { reference } = this.#callerOf(call);
     try {
-      return (await this.#options.processes.attest(reference)).selectors;
+      return await this.#options.processes.attest(reference);
     } catch (error) {
       throw this.#unattested(reference.pid, error);
     }

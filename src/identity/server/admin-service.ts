@@ -1,20 +1,20 @@
 import { fromJson, type JsonValue } from "@bufbuild/protobuf";
 import { type Struct, StructSchema } from "@bufbuild/protobuf/wkt";
+import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { nearMisses } from "../../core/entries/near-miss.ts";
-import { parseSelector, type Selector, selectorsMatch } from "../../core/entries/selector.ts";
-import { parseSpiffeId } from "../../core/spiffe/id.ts";
 import type { Admin } from "../../gen/everyhop/admin/admin_pb.js";
 import type { Health } from "../../gen/grpc/health/health_pb.js";
 import { HealthCheckResponse_ServingStatus as ServingStatus } from "../../gen/grpc/health/health_pb.js";
 import type { Store } from "../../io/store/store.ts";
 import { auditCertificates, type SeenCertificate } from "./audit.ts";
+import { explain } from "./explain.ts";
 import type { GuardedHandlers } from "./guard.ts";
 import type { Registry } from "./registry.ts";
 
 export interface AdminOptions {
   readonly store: Store;
   readonly registry: Registry;
+  readonly clock: Clock;
   /** Certificates known to be in use, beside those of agents. */
   readonly seen: () => Promise<readonly SeenCertificate[]>;
 }
@@ -29,7 +29,7 @@ export function adminService(
       const seen = [...agentCertificates(registry), ...(await options.seen())];
       return toStruct(await auditCertificates(store.issuance, seen));
     },
-    explainEntry: ({ agent, selectors }) => toStruct(explain(registry, agent, selectors.map(parseSelector))),
+    explainEntry: (question) => toStruct(explain(registry, options.clock.now(), question)),
   };
 }
 
@@ -41,39 +41,6 @@ function agentCertificates(registry: Registry): SeenCertificate[] {
         .filter((one) => one !== "")
         .map((one) => ({ spiffeId: id, serial: one, seenBy: "agent" })),
     );
-}
-
-/** Which entries a workload's selectors match or nearly match: the answer to "why did I get no identity?". */
-function explain(registry: Registry, agent: string, selectors: readonly Selector[]): object {
-  const found = new Set(selectors);
-  if (agent !== "" && registry.node(parseSpiffeId(agent)) === null) {
-    throw new EveryhopError("not-found", `no agent \`${agent}\` has attested`, {
-      hint: "`everyhop agent list` shows those that have",
-    });
-  }
-  const entries = agent === "" ? registry.entries() : registry.authorizedEntries(parseSpiffeId(agent));
-  const matched = entries.filter((entry) => selectorsMatch(entry.selectors, found));
-  const handedOut = new Set(entries.map(({ id }) => id));
-  const elsewhere = registry
-    .entries()
-    .filter((entry) => !handedOut.has(entry.id) && selectorsMatch(entry.selectors, found));
-  return {
-    selectors,
-    matched: matched.map(({ id }) => id),
-    nearMisses: nearMisses(entries, found).map(({ entry, missing, instead }) => ({
-      entryId: entry.id,
-      spiffeId: entry.spiffeId,
-      missing,
-      instead,
-    })),
-    // Entries that match, under a parent that this agent does not stand for, expired, or of an identity that is cut off.
-    elsewhere: elsewhere.map(({ id, spiffeId, parentId }) => ({
-      entryId: id,
-      spiffeId,
-      parentId,
-      killed: registry.isKilled(spiffeId),
-    })),
-  };
 }
 
 function toStruct(document: object): Struct {

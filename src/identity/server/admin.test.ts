@@ -175,6 +175,37 @@ test("why a workload gets no identity: what matches, what nearly does, and what 
   await assert.rejects(explain(id("/spire/agent/none/x")), { code: status.NOT_FOUND });
 });
 
+test("who hands an entry out, and why an entry that matches is not this agent's to hand out", async (t) => {
+  const server = await testServer(t);
+  const agent = await server.agent();
+  const ask = async (question: { agent?: string; selectors?: string[]; entryId?: string }) =>
+    // biome-ignore lint/suspicious/noExplicitAny: a document as its readers see it.
+    toJson(StructSchema, await server.local(Admin).explainEntry(question)) as any;
+  const own = await server.entry(id("/a"), agent.id, ["unix:uid:1"]);
+  const lost = await server.entry(id("/b"), id("/agent"), ["unix:uid:1", "unix:usr:web"]);
+  const early = await server.entry(id("/c"), id("/spire/agent/join_token/later"), ["unix:uid:1"]);
+  const good = await ask({ entryId: own });
+  assert.deepEqual(good.obstacles, []);
+  assert.deepEqual([good.agents, good.handedOutBy[0].spiffeId, good.handedOutBy[0].banned], [1, agent.id, false]);
+  const bad = await ask({ entryId: lost });
+  assert.deepEqual([bad.agents, bad.obstacles[0].reason], [0, "dangling-parent"]);
+  assert.match(bad.obstacles[0].hint, /entry create -node -spiffeID spiffe:\/\/example.com\/agent/);
+  assert.match(bad.hints[0].hint, /did you mean `unix:user:…`/);
+  await assert.rejects(ask({ entryId: "none" }), { code: status.NOT_FOUND });
+  const { elsewhere, agentOnServer } = await ask({ agent: agent.id, selectors: ["unix:uid:1", "unix:usr:web"] });
+  assert.deepEqual(
+    elsewhere.map(({ entryId, reason }: { entryId: string; reason: string }) => [entryId, reason]).sort(),
+    [
+      [early, "agent-not-attested"],
+      [lost, "dangling-parent"],
+    ].sort(),
+  );
+  assert.deepEqual([agentOnServer.spiffeId, agentOnServer.banned, agentOnServer.expired], [agent.id, false, false]);
+  await server.store.nodes.update(agent.id, (node) => ({ ...node, banned: true }));
+  assert.equal((await ask({ entryId: own })).obstacles[0].reason, "agent-banned");
+  assert.equal((await ask({ agent: agent.id, selectors: [] })).agentOnServer.banned, true);
+});
+
 test("the admin socket is its owner's alone, and says that the server is well", async (t) => {
   const server = await testServer(t);
   assert.equal(statSync(server.adminSocket).mode & 0o777, 0o600);

@@ -297,12 +297,12 @@ export class IdentityServer {
   }
 
   #admin({ admin, seen }: ListenOptions, guarded: GuardOptions): Service {
-    const { store, registry } = this.#options;
+    const { store, registry, clock } = this.#options;
     const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
       { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
       ...(await seen()),
     ];
-    return guard(Admin, { ...admin, ...adminService({ store, registry, seen: ownSvid }) }, guarded);
+    return guard(Admin, { ...admin, ...adminService({ store, registry, clock, seen: ownSvid }) }, guarded);
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {

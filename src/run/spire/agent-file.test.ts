@@ -67,6 +67,48 @@ health_checks { listener_enabled = true bind_port = 8091 }
   );
 });
 
+test("SPIRE's workload attestors", (t) => {
+  const { config, findings } = read(
+    t,
+    `agent {
+ ${LEAST} }
+plugins {
+  WorkloadAttestor "unix" { plugin_data { workload_size_limit = -1 } }
+  WorkloadAttestor "systemd" {}
+  WorkloadAttestor "docker" { plugin_data { docker_socket_path = "unix:///d.sock" docker_version = "1.44" } }
+  WorkloadAttestor "k8s" {
+    plugin_data {
+      kubelet_secure_port = 10251
+      kubelet_read_only_port = 0
+      skip_kubelet_verification = true
+      token_path = "/token"
+      node_name_env = "NODE"
+      max_poll_attempts = 5
+      poll_retry_interval = "1s"
+      disable_container_selectors = true
+      reload_interval = "1m"
+    }
+  }
+}
+`,
+  );
+  assert.deepEqual(config.workloadAttestors, {
+    unix: { workloadSizeLimit: -1 },
+    systemd: {},
+    docker: { socket: "/d.sock", apiVersion: "1.44" },
+    k8s: {
+      kubeletSecurePort: 10_251,
+      skipKubeletVerification: true,
+      tokenFile: "/token",
+      nodeNameEnv: "NODE",
+      maxPollAttempts: 5,
+      pollRetryInterval: 1_000,
+      disableContainerSelectors: true,
+    },
+  });
+  assert.deepEqual(findings, []);
+});
+
 test("what SPIRE has where nothing is said", (t) => {
   const { config } = read(t, `agent {\n ${LEAST} }`);
   assert.equal(config.socket, "/tmp/spire-agent/public/api.sock");

@@ -82,6 +82,8 @@ export declare const AuditRequestSchema: GenMessage<AuditRequest>;
  */
 export declare type ExplainRequest = Message<"everyhop.admin.v1.ExplainRequest"> & {
   /**
+   * Of the agent that sees the process; empty: whatever agent.
+   *
    * @generated from field: string agent = 1;
    */
   agent: string;
@@ -90,6 +92,13 @@ export declare type ExplainRequest = Message<"everyhop.admin.v1.ExplainRequest">
    * @generated from field: repeated string selectors = 2;
    */
   selectors: string[];
+
+  /**
+   * Instead of both: this entry, and who hands it out.
+   *
+   * @generated from field: string entry_id = 3;
+   */
+  entryId: string;
 };
 
 /**
@@ -143,7 +152,8 @@ export declare const Admin: GenService<{
     output: typeof StructSchema;
   },
   /**
-   * Which entries a process's selectors match or nearly match: the answer to "why did I get no identity?".
+   * Which entries a process's selectors match or nearly match, or which agents hand an entry out: the answer to "why did I get
+   * no identity?".
    *
    * @generated from rpc everyhop.admin.v1.Admin.ExplainEntry
    */

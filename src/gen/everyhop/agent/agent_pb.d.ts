@@ -14,6 +14,8 @@ import type { StructSchema } from "@bufbuild/protobuf/wkt";
 export declare const file_everyhop_agent_agent: GenFile;
 
 /**
+ * One of the two.
+ *
  * @generated from message everyhop.agent.v1.ExplainRequest
  */
 export declare type ExplainRequest = Message<"everyhop.agent.v1.ExplainRequest"> & {
@@ -21,6 +23,11 @@ export declare type ExplainRequest = Message<"everyhop.agent.v1.ExplainRequest">
    * @generated from field: int32 pid = 1;
    */
   pid: number;
+
+  /**
+   * @generated from field: repeated string selectors = 2;
+   */
+  selectors: string[];
 };
 
 /**
@@ -34,8 +41,8 @@ export declare const ExplainRequestSchema: GenMessage<ExplainRequest>;
  */
 export declare const Agent: GenService<{
   /**
-   * Attests a process as if it had asked, and says what came of it:
-   * {"pid", "selectors", "matched": [spiffe ids], "nearMisses": [{"entryId", "spiffeId", "missing"}], "agent": {"spiffeId", "syncedAt"}}.
+   * Attests a process as if it had asked (or takes the selectors given as those of one that is not there), and says what comes
+   * of it and what stands in the way: the document of `everyhop entry explain --json` (docs/json.md), as the agent knows it.
    *
    * @generated from rpc everyhop.agent.v1.Agent.Explain
    */

@@ -11,7 +11,7 @@ import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
  * Describes the file everyhop/agent/agent.proto.
  */
 export const file_everyhop_agent_agent = /*@__PURE__*/
-  fileDesc("ChpldmVyeWhvcC9hZ2VudC9hZ2VudC5wcm90bxIRZXZlcnlob3AuYWdlbnQudjEiHQoORXhwbGFpblJlcXVlc3QSCwoDcGlkGAEgASgFMk4KBUFnZW50EkUKB0V4cGxhaW4SIS5ldmVyeWhvcC5hZ2VudC52MS5FeHBsYWluUmVxdWVzdBoXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RiBnByb3RvMw", [file_google_protobuf_struct]);
+  fileDesc("ChpldmVyeWhvcC9hZ2VudC9hZ2VudC5wcm90bxIRZXZlcnlob3AuYWdlbnQudjEiMAoORXhwbGFpblJlcXVlc3QSCwoDcGlkGAEgASgFEhEKCXNlbGVjdG9ycxgCIAMoCTJOCgVBZ2VudBJFCgdFeHBsYWluEiEuZXZlcnlob3AuYWdlbnQudjEuRXhwbGFpblJlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0YgZwcm90bzM", [file_google_protobuf_struct]);
 
 /**
  * Describes the message everyhop.agent.v1.ExplainRequest.

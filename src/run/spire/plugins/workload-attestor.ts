@@ -1,6 +1,6 @@
 /** WorkloadAttestor: what the agent finds out about a process. */
 import type { PluginType } from "../plugins.ts";
-import { block, differs, flag, type Rule, text, to, whole } from "../translation.ts";
+import { block, differs, duration, flag, granted, type Rule, text, to, whole } from "../translation.ts";
 
 /** Each plugin is there by being named, also with no keys. */
 const named =
@@ -11,6 +11,46 @@ const named =
   };
 
 const sigstore = differs("signatures of images are not looked at");
+
+const k8s = (field: string): readonly [string, string, string] => ["workloadAttestors", "k8s", field];
+
+/** SPIRE takes 0 for "not given". */
+const port =
+  (field: string): Rule =>
+  (value, at) => {
+    const given = whole(value, at);
+    if (given !== undefined && given !== 0) {
+      at.set(k8s(field), given);
+    }
+  };
+
+const K8S = block({
+  kubelet_read_only_port: port("kubeletReadOnlyPort"),
+  kubelet_secure_port: port("kubeletSecurePort"),
+  kubelet_ca_path: to(k8s("kubeletCaFile"), text),
+  skip_kubelet_verification: to(k8s("skipKubeletVerification"), flag),
+  token_path: to(k8s("tokenFile"), text),
+  certificate_path: to(k8s("certificateFile"), text),
+  private_key_path: to(k8s("privateKeyFile"), text),
+  use_anonymous_authentication: to(k8s("useAnonymousAuthentication"), flag),
+  node_name: to(k8s("nodeName"), text),
+  node_name_env: to(k8s("nodeNameEnv"), text),
+  max_poll_attempts: to(k8s("maxPollAttempts"), whole),
+  poll_retry_interval: to(k8s("pollRetryInterval"), duration),
+  disable_container_selectors: to(k8s("disableContainerSelectors"), flag),
+  enable_namespace_labels: to(k8s("enableNamespaceLabels"), flag),
+  disable_kubelet_client: differs("processes are looked up at the kubelet"),
+  // Token and certificates are read for each call.
+  reload_interval: granted,
+  use_new_container_locator: (value, at) => void flag(value, at),
+  verbose_container_locator_logs: (value, at) => void flag(value, at),
+  sigstore,
+  experimental: block({
+    sigstore,
+    api_server: granted,
+    broker: differs("brokers name processes"),
+  }),
+});
 
 export const WORKLOAD_ATTESTOR: PluginType = {
   plugins: {
@@ -37,7 +77,8 @@ export const WORKLOAD_ATTESTOR: PluginType = {
         docker_host: differs("named pipes are Windows's"),
       }),
     ),
+    k8s: named("k8s", K8S),
   },
-  missing: { k8s: "warning", slurm: "warning", windows: "warning" },
+  missing: { slurm: "warning", windows: "warning" },
   hint: "a workload gets no selectors of that type, and no identity that needs one",
 };
