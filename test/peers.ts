@@ -36,6 +36,7 @@ const PEERS = {
   psql: { commands: ["psql"], glob: "/usr/lib/postgresql/*/bin/psql" },
   curl: { commands: ["curl"] },
   openssl: { commands: ["openssl"] },
+  "ssh-keygen": { commands: ["ssh-keygen"] },
   wrk: { commands: ["wrk"] },
   h2load: { commands: ["h2load"] },
   nft: { commands: ["nft"] },

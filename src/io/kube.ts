@@ -41,12 +41,23 @@ export interface KubeClient {
   watch(path: string, onEvent: (event: KubeEvent) => void, signal: AbortSignal, accept?: string): Promise<void>;
 }
 
-export function kubeClient(config: KubeConfig): KubeClient {
-  const { timeoutMs = TIMEOUT_MS } = config;
-  const connect = async (accept?: string): Promise<{ endpoint: ApiEndpoint; headers: Record<string, string> }> => {
-    const [ca, token] = await Promise.all([readText(config.caFile), readText(config.tokenFile)]);
-    const headers = { authorization: `Bearer ${token.trim()}`, ...(accept === undefined ? {} : { accept }) };
-    return { endpoint: { kind: "https", host: config.host, port: config.port, ca }, headers };
+/** Where the API is and what a call carries, made anew for each call: credentials are replaced on disk. */
+export type KubeConnect = () => Promise<{
+  readonly endpoint: ApiEndpoint;
+  readonly headers: Readonly<Record<string, string>>;
+}>;
+
+export function kubeClient({ host, port, caFile, tokenFile, timeoutMs }: KubeConfig): KubeClient {
+  return kubeClientOf(async () => {
+    const [ca, token] = await Promise.all([readText(caFile), readText(tokenFile)]);
+    return { endpoint: { kind: "https", host, port, ca }, headers: { authorization: `Bearer ${token.trim()}` } };
+  }, timeoutMs);
+}
+
+export function kubeClientOf(access: KubeConnect, timeoutMs = TIMEOUT_MS): KubeClient {
+  const connect = async (accept?: string): Promise<Awaited<ReturnType<KubeConnect>>> => {
+    const { endpoint, headers } = await access();
+    return { endpoint, headers: { ...headers, ...(accept === undefined ? {} : { accept }) } };
   };
   return {
     async get(path, accept) {

@@ -24,6 +24,7 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
     dataDir: join(dir, "data"),
     joinToken: null,
     joinTokenFile: null,
+    nodeAttestor: null,
     trustBundle: join(dir, "bundle.pem"),
     socket: "/run/everyhop/agent.sock",
     brokerSocket: "/run/everyhop/broker.sock",

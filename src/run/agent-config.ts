@@ -19,6 +19,7 @@ import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainF
 import { SDS_DEFAULTS, type SdsOptions } from "../identity/agent/sds-secrets.ts";
 import type { Level } from "../io/log.ts";
 import { readConfigFile } from "./config-file.ts";
+import { type NodeAttestorConfig, nodeAttestorConfig, nodeAttestorFaults, nodeAttestorShape } from "./node-attestor.ts";
 import { type HealthConfig, healthConfig, healthShape } from "./server-config.ts";
 import { spireAgent } from "./spire/agent-file.ts";
 import { DEFAULT_WORKLOAD_ATTESTORS, WORKLOAD_ATTESTORS, type WorkloadAttestorsConfig } from "./workload-attestors.ts";
@@ -30,6 +31,8 @@ export interface AgentConfig {
   readonly dataDir: string;
   readonly joinToken: string | null;
   readonly joinTokenFile: string | null;
+  /** How the node proves itself; null: by a join token. */
+  readonly nodeAttestor: NodeAttestorConfig | null;
   readonly trustBundle: string;
   /** Paths. */
   readonly socket: string;
@@ -71,6 +74,7 @@ const SHAPE = object({
   dataDir: required(string({ what: "a folder" })),
   joinToken: optional(string({ pattern: /^[A-Za-z0-9._-]{1,255}$/, what: "a join token" })),
   joinTokenFile: optional(string({ what: "a file" })),
+  nodeAttestor: optional(nodeAttestorShape),
   trustBundle: required(string({ what: "a PEM file" })),
   socket: optional(string({ what: "the path of a socket" })),
   brokerSocket: optional(string({ what: "the path of a socket" })),
@@ -135,6 +139,9 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
   if (given.joinToken !== undefined && given.joinTokenFile !== undefined) {
     fault("joinTokenFile", "`joinToken` is given already", "give one of the two");
   }
+  for (const { field, message } of given.nodeAttestor === undefined ? [] : nodeAttestorFaults(given.nodeAttestor)) {
+    fault(`nodeAttestor.${field}`, message, "docs/identity.md#agents");
+  }
   const attestors = (document.value as { workloadAttestors?: object | null }).workloadAttestors;
   for (const [kind, settings] of Object.entries(attestors ?? {})) {
     if (settings === null) {
@@ -157,6 +164,7 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
     dataDir: at(given.dataDir),
     joinToken: given.joinToken ?? null,
     joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),
+    nodeAttestor: nodeAttestorConfig(given.nodeAttestor, baseDir),
     trustBundle: at(given.trustBundle),
     ...sockets,
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],

@@ -7,6 +7,7 @@ import type { Log } from "../io/log.ts";
 import { type AgentConfig, readJoinToken } from "./agent-config.ts";
 import { agentMetrics } from "./agent-metrics.ts";
 import { healthRoutes } from "./health.ts";
+import { makeProof } from "./node-attestor.ts";
 import { makeWorkloadAttestors } from "./workload-attestors.ts";
 
 /** What one line on standard output says when all is ready. */
@@ -38,6 +39,7 @@ export async function runAgent(config: AgentConfig, log: Log): Promise<AgentProc
   const agent = await startAgent({
     ...config,
     joinToken: readJoinToken(config),
+    prove: config.nodeAttestor === null ? null : makeProof(config.nodeAttestor),
     attestors: makeWorkloadAttestors(config.workloadAttestors),
     clock: systemClock,
     random: Math.random,

@@ -31,6 +31,7 @@ import type { Store } from "../io/store/store.ts";
 import { pemChain } from "../io/tls.ts";
 import { handlersOf } from "./admin-handlers.ts";
 import { healthRoutes } from "./health.ts";
+import { makeVerifiers } from "./node-attestors.ts";
 import type { ServerConfig } from "./server-config.ts";
 import {
   authoritiesFile,
@@ -117,6 +118,7 @@ async function start(
     rateLimit: config.rateLimit,
     pruneAgents: config.pruneAgents,
     federation: config.federation,
+    nodeVerifiers: (own) => makeVerifiers(config.nodeAttestors, own),
     clock,
     log,
     roles: config.roles,

@@ -50,9 +50,15 @@ interface Search {
   readonly anchors: readonly Anchor[];
   readonly pool: readonly Certificate[];
   readonly now: number;
+  readonly keyUsageRequired: boolean;
   checks: number;
   /** The most telling fault so far. */
   fault: { reason: PathFault; message: string };
+}
+
+export interface PathOptions {
+  /** SPEC: X509-SVID §4.3: an authority says that it signs. RFC 5280 takes one that says nothing; so do other PKIs. Default true. */
+  readonly keyUsageRequired?: boolean;
 }
 
 /**
@@ -64,6 +70,7 @@ export function validatePath(
   chain: readonly Certificate[],
   authorities: readonly Uint8Array[],
   now: number,
+  { keyUsageRequired = true }: PathOptions = {},
 ): PathResult {
   const [leaf, ...pool] = chain;
   if (leaf === undefined) {
@@ -77,6 +84,7 @@ export function validatePath(
     anchors: authorities.map(anchorOf).filter((anchor) => anchor !== null),
     pool,
     now,
+    keyUsageRequired,
     checks: 0,
     fault: { reason: "unknown-authority", message: "no authority of the bundle issued this chain" },
   };
@@ -134,7 +142,7 @@ function accepts(issuer: Certificate, key: KeyObject, path: readonly Certificate
     timeFault(issuer, search.now, "authority") ??
     criticalFault(issuer) ??
     weakFault(issuer) ??
-    authorityFault(issuer, path) ??
+    authorityFault(issuer, path, search.keyUsageRequired) ??
     signatureFault(key, path.at(-1) as Certificate, search);
   if (fault === null) {
     return true;
@@ -168,11 +176,11 @@ function weakFault(certificate: Certificate): Fault | null {
 }
 
 /** SPEC: RFC 5280 §6.1.4 (k)-(n); X509-SVID §4.1, §4.3. Path length counts CAs between, self-issued ones left out. */
-function authorityFault(issuer: Certificate, path: readonly Certificate[]): Fault | null {
+function authorityFault(issuer: Certificate, path: readonly Certificate[], keyUsageRequired: boolean): Fault | null {
   if (issuer.basicConstraints?.ca !== true) {
     return { reason: "not-an-authority", message: "an issuer is not a CA" };
   }
-  if (!(issuer.keyUsage?.includes("keyCertSign") ?? false)) {
+  if (!(issuer.keyUsage?.includes("keyCertSign") ?? !keyUsageRequired)) {
     return { reason: "not-an-authority", message: "an issuer may not sign certificates" };
   }
   const { pathLength } = issuer.basicConstraints;

@@ -11,6 +11,7 @@ import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { diskKeyStore, type KeyStore } from "../../io/keys.ts";
 import type { Log } from "../../io/log.ts";
 import { proveByJoinToken } from "../attest/node/join-token/prove.ts";
+import type { MakeProof } from "../attest/node/proof.ts";
 import type { WorkloadAttestor } from "../attest/workload/attest.ts";
 import { serveAgentAdmin } from "./admin.ts";
 import { type AttestorTally, ProcessWatch } from "./attested.ts";
@@ -42,6 +43,8 @@ export interface AgentOptions {
   readonly dataDir: string;
   /** Needed to join; not needed (and not used) while the SVID from an earlier run is good. */
   readonly joinToken: string | null;
+  /** How else the node proves itself, at the start and again whenever it has to. */
+  readonly prove?: MakeProof | null;
   /** PEM file of the server's authorities. */
   readonly trustBundle: string;
   /** Workload API. */
@@ -95,7 +98,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     connect,
     cache,
     own,
-    proof: null,
+    prove: options.prove ?? null,
     save: (next) => saveOwnIdentity(keys, next),
     refreshAuthorities: trust.refresh,
   });
@@ -271,14 +274,15 @@ async function ownIdentity(
     log.info("goes on with the SVID of an earlier run", { spiffeId: known.svid.id });
     return known;
   }
-  if (joinToken === null) {
+  const prove = options.prove ?? (joinToken === null ? null : async () => proveByJoinToken(joinToken));
+  if (prove === null) {
     throw new EveryhopError("unauthenticated", "the agent has no SVID, and no join token to get one with", {
-      hint: "make a token with `everyhop token generate` and give it as `joinToken` or `joinTokenFile`",
+      hint: "make a token with `everyhop token generate` and give it as `joinToken` or `joinTokenFile`, or set `nodeAttestor`",
     });
   }
   const api = connect(null);
   try {
-    const own = await join({ ...options, api, proof: proveByJoinToken(joinToken) });
+    const own = await join({ ...options, api, prove });
     await saveOwnIdentity(keys, own);
     log.info("joined", { spiffeId: own.svid.id, notAfter: new Date(own.svid.notAfter).toISOString() });
     return own;

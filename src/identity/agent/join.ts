@@ -1,7 +1,7 @@
 import { backoffMs } from "../../core/base/backoff.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import type { Log } from "../../io/log.ts";
-import type { NodeProof } from "../attest/node/proof.ts";
+import type { MakeProof } from "../attest/node/proof.ts";
 import { newKey } from "./csr.ts";
 import { attestationError } from "./failure.ts";
 import type { NodeApi } from "./node-api.ts";
@@ -13,7 +13,7 @@ const RETRY = { firstMs: 200, maxMs: 5_000 };
 
 export interface JoinOptions {
   readonly api: NodeApi;
-  readonly proof: NodeProof;
+  readonly prove: MakeProof;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
@@ -24,10 +24,11 @@ export interface JoinOptions {
  * `unavailable` where it did not answer for a minute.
  */
 export async function join(options: JoinOptions): Promise<OwnIdentity> {
-  const { api, proof, clock, random, log } = options;
+  const { api, prove, clock, random, log } = options;
   const giveUpAt = clock.now() + JOIN_PATIENCE_MS;
   for (let attempt = 0; ; attempt++) {
     const { keyDer, csr } = await newKey();
+    const proof = await prove();
     try {
       const { chain, reattestable } = await api.attest(proof, csr);
       return { svid: makeSvid(chain, keyDer), obtainedAtMs: clock.now(), reattestable };
@@ -39,6 +40,8 @@ export async function join(options: JoinOptions): Promise<OwnIdentity> {
       }
       log.info("waiting for the server", { reason: error.message, waitMs: Math.round(waitMs) });
       await new Promise<void>((resolve) => void clock.after(waitMs, resolve));
+    } finally {
+      await proof.close?.();
     }
   }
 }

@@ -8,7 +8,7 @@ import { isDistrusted } from "../../core/spiffe/distrust.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import type { Log } from "../../io/log.ts";
-import type { NodeProof } from "../attest/node/proof.ts";
+import type { MakeProof } from "../attest/node/proof.ts";
 import type { IdentityCache } from "./cache.ts";
 import { newKey } from "./csr.ts";
 import { nodeFailure } from "./failure.ts";
@@ -29,7 +29,7 @@ export interface NodeSyncOptions {
   readonly cache: IdentityCache;
   readonly own: Cell<OwnIdentity>;
   /** How to attest again, where the node can; a join token cannot. */
-  readonly proof: NodeProof | null;
+  readonly prove: MakeProof | null;
   readonly save: (own: OwnIdentity) => Promise<void>;
   /** Called while the server cannot be reached: the operator may have given new authorities. */
   readonly refreshAuthorities: () => Promise<void>;
@@ -161,7 +161,7 @@ export class NodeSync {
     if (clock.now() < this.#ownRenewAtMs) {
       return;
     }
-    if (own.value.reattestable && this.#options.proof !== null) {
+    if (own.value.reattestable && this.#options.prove !== null) {
       await this.#attestAgain(new EveryhopError("unauthenticated", "the agent's SVID is due"));
       return;
     }
@@ -182,12 +182,12 @@ export class NodeSync {
 
   /** Attests again where the node can; else throws `reason`. */
   async #attestAgain(reason: EveryhopError): Promise<void> {
-    const { proof, own, log } = this.#options;
-    if (proof === null || !own.value.reattestable) {
+    const { prove, own, log } = this.#options;
+    if (prove === null || !own.value.reattestable) {
       throw reason;
     }
     log.info("attesting again", { reason: reason.message });
-    await this.#become(await join({ ...this.#options, api: this.#api, proof }));
+    await this.#become(await join({ ...this.#options, api: this.#api, prove }));
   }
 
   /** From here on the agent is `next`. The old connection is given up: it carries the old certificate. */

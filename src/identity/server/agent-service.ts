@@ -1,17 +1,15 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { covers, type Scope } from "../../core/entries/role.ts";
 import type {
   Agent,
-  AttestAgentRequest,
-  AttestAgentResponseSchema,
   CountAgentsRequest_Filter,
   ListAgentsRequest_Filter,
 } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import type { AgentMask, AgentSchema } from "../../gen/spire/api/types/agent_pb.js";
 import type { Log } from "../../io/log.ts";
 import type { NodeRecord } from "../../io/store/store.ts";
+import { type AttestCall, converse } from "./attest-call.ts";
 import { selectorFilter } from "./filter.ts";
 import type { CallContext, GuardedHandlers } from "./guard.ts";
 import type { Nodes } from "./nodes.ts";
@@ -75,47 +73,16 @@ function visible(registry: Registry, scope: Scope | null): readonly NodeRecord[]
   return scope === null ? registry.nodes() : registry.nodes().filter(({ id }) => covers(scope, id));
 }
 
-type AttestCall = ServerDuplexStream<AttestAgentRequest, MessageInitShape<typeof AttestAgentResponseSchema>>;
-
 const MAX_VERSION = 255;
 
-/** How long a node may take over its first message. */
-const ATTEST_TIMEOUT_MS = 30_000;
-
 async function attest(call: AttestCall, { caller }: CallContext, nodes: Nodes, log: Log): Promise<void> {
-  const request = await firstMessage(call);
-  if (request.step.case !== "params" || request.step.value.data === undefined) {
-    throw new EveryhopError("invalid-argument", "malformed param: missing attestation data");
-  }
-  const { data, params } = request.step.value;
-  if (params === undefined || params.csr.length === 0) {
-    throw new EveryhopError("invalid-argument", "malformed param: missing CSR");
-  }
-  const { svid, node } = await nodes.attest(data.type, data.payload, params.csr);
-  const address = caller.kind === "remote" ? caller.address : "local";
-  log.info("an agent attested", { agent: node.id, attestation: data.type, address });
+  const address = caller.kind === "remote" ? caller.address : "";
+  const { params, challenge } = converse(call);
+  const request = await params();
+  const { svid, node } = await nodes.attest(request, { address, challenge });
+  log.info("an agent attested", { agent: node.id, attestation: request.type, address });
   call.write({ step: { case: "result", value: { svid: x509ToWire(svid), reattestable: node.canReattest } } });
   call.end();
-}
-
-function firstMessage(call: AttestCall): Promise<AttestAgentRequest> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new EveryhopError("unavailable", "no attestation in time")),
-      ATTEST_TIMEOUT_MS,
-    );
-    timer.unref();
-    const settle = (done: () => void) => () => {
-      clearTimeout(timer);
-      done();
-    };
-    call.once("data", (message: AttestAgentRequest) => settle(() => resolve(message))());
-    const gone = settle(() =>
-      reject(new EveryhopError("invalid-argument", "malformed param: missing attestation data")),
-    );
-    call.once("end", gone);
-    call.once("cancelled", gone);
-  });
 }
 
 function agentToWire(node: NodeRecord, mask?: AgentMask): MessageInitShape<typeof AgentSchema> {

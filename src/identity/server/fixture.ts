@@ -4,8 +4,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
+import { fromBinary } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
-import { credentials } from "@grpc/grpc-js";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import { credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { Registry as Metrics } from "prom-client";
 import { Cell } from "../../core/base/cell.ts";
 import { FakeClock } from "../../core/base/clock.ts";
@@ -14,8 +16,13 @@ import { parseSpiffeId, parseTrustDomain, pathOf, type SpiffeId, trustDomainOf }
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { parseCertificate } from "../../core/x509/certificate.ts";
 import { buildCsr } from "../../core/x509/csr-build.ts";
+import { StatusSchema } from "../../gen/google/rpc/status_pb.js";
 import { Agent, type AttestAgentResponse } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
+import {
+  PermissionDeniedDetailsSchema,
+  type PermissionDeniedDetails_Reason as Reason,
+} from "../../gen/spire/api/types/status_pb.js";
 import type { KeyStore } from "../../io/keys.ts";
 import { silentLog } from "../../io/log.ts";
 import { makeClient, type RpcClient } from "../../io/rpc/adapter.ts";
@@ -23,6 +30,7 @@ import { SPIFFE_CHANNEL_OPTIONS, spiffeCredentials } from "../../io/rpc/channel.
 import { diskStateFile } from "../../io/state-file.ts";
 import { openSqliteStore } from "../../io/store/sqlite.ts";
 import type { Store } from "../../io/store/store.ts";
+import type { NodeVerifier } from "../attest/node/proof.ts";
 import { Authority } from "../authority/authority.ts";
 import { localSigner, TEST_CEILINGS } from "../authority/fixture.ts";
 import type { SignerLink } from "../authority/signer-link.ts";
@@ -80,6 +88,7 @@ export interface TestServerOptions {
   readonly clock?: FakeClock;
   readonly x509SvidTtlMs?: number;
   readonly roles?: readonly Role[];
+  readonly verifiers?: readonly NodeVerifier[];
 }
 
 export async function testServer(t: TestContext, options: TestServerOptions = {}): Promise<TestServer> {
@@ -117,8 +126,10 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
   const registry = await Registry.open({ store, trustDomain, clock });
   const log = silentLog;
   const metrics = new Metrics();
-  const { roles = [] } = options;
-  const identity = await IdentityServer.open({ trustDomain, store, registry, authority, clock, log, metrics, roles });
+  const { roles = [], verifiers = [] } = options;
+  const nodeVerifiers = () => verifiers;
+  const shared = { trustDomain, store, registry, authority, clock, log, metrics };
+  const identity = await IdentityServer.open({ ...shared, roles, nodeVerifiers });
   ends.push(() => identity.close());
   const adminSocket = join(dir, "admin.sock");
   const listen = [{ host: "127.0.0.1", port: 0 }];
@@ -210,3 +221,17 @@ export function svidOf(chain: readonly Uint8Array[], { keyDer }: TestKey): X509S
     hint: "",
   };
 }
+
+/** A refusal with that code. */
+export const failsWith = (code: number, message?: RegExp) => (error: ServiceError) =>
+  error.code === code && (message === undefined || message.test(error.details));
+
+/** What an agent reads of a refusal. */
+function reasonOf(error: ServiceError): Reason | null {
+  const [bytes] = error.metadata.get("grpc-status-details-bin");
+  const [any] = bytes === undefined ? [] : fromBinary(StatusSchema, bytes as Buffer).details;
+  return any === undefined ? null : (anyUnpack(any, PermissionDeniedDetailsSchema)?.reason ?? null);
+}
+
+export const refusedBecause = (reason: Reason) => (error: ServiceError) =>
+  error.code === status.PERMISSION_DENIED && reasonOf(error) === reason;

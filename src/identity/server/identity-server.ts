@@ -24,6 +24,7 @@ import { peerCredentials } from "../../io/peer.ts";
 import { listenTls, listenUnix, type RpcListener, type Service } from "../../io/rpc/listen.ts";
 import type { Store } from "../../io/store/store.ts";
 import { peerChain } from "../../io/tls.ts";
+import type { NodeVerifier } from "../attest/node/proof.ts";
 import type { Authority } from "../authority/authority.ts";
 import { adminService, healthService } from "./admin-service.ts";
 import { agentService } from "./agent-service.ts";
@@ -66,6 +67,8 @@ export interface IdentityServerOptions {
   readonly rateLimit?: { readonly attestation: boolean; readonly signing: boolean };
   /** Agents to forget once they expired; default: none. */
   readonly pruneAgents?: AgentPruning | null;
+  /** By what nodes may prove themselves, beside join tokens; given our own authorities, which one of them may need. */
+  readonly nodeVerifiers?: (authorities: Cell<readonly Uint8Array[]>) => readonly NodeVerifier[];
 }
 
 export interface ListenOptions {
@@ -158,7 +161,8 @@ export class IdentityServer {
     this.svid = own.svid;
     this.authorities = new Cell(bundles.own.value.x509Authorities);
     const issuer = new Issuer(authority, registry, this.#metrics.issued, options.agentTtlMs);
-    this.nodes = new Nodes({ store, registry, issuer, clock });
+    const verifiers = options.nodeVerifiers?.(this.authorities) ?? [];
+    this.nodes = new Nodes({ store, registry, issuer, clock, verifiers });
     const { adminIds = [] } = options;
     this.#callers = new Callers({ registry, store, clock, adminIds, roles: options.roles ?? [] });
     const limiter = limiterOf(options);

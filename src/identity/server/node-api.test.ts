@@ -1,31 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fromBinary } from "@bufbuild/protobuf";
-import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { type ServiceError, status } from "@grpc/grpc-js";
+import { status } from "@grpc/grpc-js";
 import { bundlesOf, verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
-import { StatusSchema } from "../../gen/google/rpc/status_pb.js";
 import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
 import { Entry } from "../../gen/spire/api/server/entry/v1/entry_pb.js";
 import { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
-import {
-  PermissionDeniedDetailsSchema,
-  PermissionDeniedDetails_Reason as Reason,
-} from "../../gen/spire/api/types/status_pb.js";
-import { attest, id, svidOf, testKey, testServer, trustDomain, wire } from "./fixture.ts";
-
-const failsWith = (code: number, message?: RegExp) => (error: ServiceError) =>
-  error.code === code && (message === undefined || message.test(error.details));
-
-/** What an agent reads of a refusal. */
-function reasonOf(error: ServiceError): Reason | null {
-  const [bytes] = error.metadata.get("grpc-status-details-bin");
-  const [any] = bytes === undefined ? [] : fromBinary(StatusSchema, bytes as Buffer).details;
-  return any === undefined ? null : (anyUnpack(any, PermissionDeniedDetailsSchema)?.reason ?? null);
-}
-
-const refusedBecause = (reason: Reason) => (error: ServiceError) =>
-  error.code === status.PERMISSION_DENIED && reasonOf(error) === reason;
+import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
+import { attest, failsWith, id, refusedBecause, svidOf, testKey, testServer, trustDomain, wire } from "./fixture.ts";
 
 test("a node joins with a token, once, and its SVID verifies", async (t) => {
   const server = await testServer(t);
@@ -40,7 +21,7 @@ test("a node joins with a token, once, and its SVID verifies", async (t) => {
   );
 });
 
-test("of twenty who race with one token, one joins", async (t) => {
+test("SPIRE 1.14.6, the join token's race: of twenty who race with one token, one joins", async (t) => {
   const server = await testServer(t);
   const { value } = await server.local(Agent).createJoinToken({ ttl: 60 });
   const clients = Array.from({ length: 20 }, () => server.remote(Agent, null));

@@ -7,7 +7,7 @@ import { verifyCsr } from "../../core/x509/csr.ts";
 import { PermissionDeniedDetails_Reason as Reason } from "../../gen/spire/api/types/status_pb.js";
 import type { NodeRecord, Store } from "../../io/store/store.ts";
 import { provenByJoinToken, readJoinToken } from "../attest/node/join-token/verify.ts";
-import type { ProvenNode } from "../attest/node/proof.ts";
+import type { Attempt, NodeVerifier, ProvenNode } from "../attest/node/proof.ts";
 import type { IssuedX509Svid } from "../authority/x509-authority.ts";
 import { agentDenied } from "./callers.ts";
 import type { Issuer } from "./issuer.ts";
@@ -18,6 +18,15 @@ export interface NodesOptions {
   readonly registry: Registry;
   readonly issuer: Issuer;
   readonly clock: Clock;
+  /** By what nodes may prove themselves, beside join tokens. */
+  readonly verifiers?: readonly NodeVerifier[];
+}
+
+/** What a node asks for, and how it proves that it may. */
+export interface AttestRequest {
+  readonly type: string;
+  readonly payload: Uint8Array;
+  readonly csr: Uint8Array;
 }
 
 export interface JoinToken {
@@ -75,21 +84,22 @@ export class Nodes {
 
   /**
    * Proves a node, and gives it its first SVID. INVARIANT: a join token is gone before anything is signed for it.
-   * Errors: `invalid-argument`, `failed-precondition` for an unknown attestation, `permission-denied` for a banned agent.
+   * Errors: `invalid-argument`, `failed-precondition` for an unknown attestation, `permission-denied` for a banned agent and for
+   * what proves nothing, `unavailable` where who has to be asked does not answer.
    */
   async attest(
-    type: string,
-    payload: Uint8Array,
-    csr: Uint8Array,
+    { type, payload, csr }: AttestRequest,
+    peer: Pick<Attempt, "address" | "challenge">,
   ): Promise<{ svid: IssuedX509Svid; node: NodeRecord }> {
     // Before the token is taken: a mistake in the request should not cost the operator another one.
     verifyCsr(csr);
-    const proven = await this.#prove(type, payload);
-    const id = makeSpiffeId(this.#options.registry.trustDomain, proven.path);
+    const proven = await this.#prove(type, payload, peer);
+    const { path, reattestable, once = false } = proven;
+    const id = makeSpiffeId(this.#options.registry.trustDomain, path);
     if (this.#options.registry.node(id)?.banned === true) {
       throw agentDenied(Reason.AGENT_BANNED, "failed to attest: agent is banned");
     }
-    const svid = await this.#options.issuer.agentX509(proven.path, csr);
+    const svid = await this.#options.issuer.agentX509(path, csr);
     const node: NodeRecord = {
       id,
       attestationType: type,
@@ -97,17 +107,25 @@ export class Nodes {
       expiresAt: svid.notAfterMs,
       next: null,
       banned: false,
-      canReattest: proven.reattestable,
+      canReattest: reattestable,
       selectors: selectorsOf(id, proven.selectors),
       agentVersion: "",
     };
-    await this.#options.store.nodes.attested(node);
+    await this.#options.store.nodes.attested(node, { first: once });
     return { svid, node };
   }
 
-  async #prove(type: string, payload: Uint8Array): Promise<ProvenNode> {
+  async #prove(type: string, payload: Uint8Array, peer: Pick<Attempt, "address" | "challenge">): Promise<ProvenNode> {
     if (type !== "join_token") {
-      throw new EveryhopError("failed-precondition", `could not find node attestor type \`${type.slice(0, 64)}\``);
+      const { registry, clock, verifiers = [] } = this.#options;
+      const verifier = verifiers.find((one) => one.type === type);
+      if (verifier !== undefined) {
+        const isAttested = (id: SpiffeId) => registry.node(id) !== null;
+        return verifier.verify(payload, { ...peer, isAttested, trustDomain: registry.trustDomain, now: clock.now() });
+      }
+      throw new EveryhopError("failed-precondition", `could not find node attestor type \`${type.slice(0, 64)}\``, {
+        hint: "name it under `nodeAttestors` in the server's configuration",
+      });
     }
     const token = readJoinToken(payload);
     const taken = await this.#take(token);

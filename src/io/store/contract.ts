@@ -174,6 +174,14 @@ function nodeTests(on: On): void {
     assert.deepEqual(await (await under.reopen()).nodes.get(again.id), again);
   });
 
+  on("of any number who attest as the first of an id, one does", async ({ store }) => {
+    const racing = Array.from({ length: 8 }, () => store.nodes.attested(aNode(), { first: true }));
+    const results = await Promise.allSettled(racing);
+    assert.equal(results.filter(({ status }) => status === "fulfilled").length, 1);
+    await assert.rejects(store.nodes.attested(aNode(), { first: true }), hasCode("permission-denied"));
+    await store.nodes.attested(aNode());
+  });
+
   on("a banned node cannot attest until it is deleted", async ({ store }) => {
     await store.nodes.attested(aNode());
     await store.nodes.update(aNode().id, (node) => ({ ...node, serial: "", banned: true }));

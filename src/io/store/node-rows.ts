@@ -18,11 +18,17 @@ export function nodeStore(db: Database, write: Write): NodeStore {
   return {
     all: () => readNodes(db),
     get: (id) => find(db, id),
-    attested: (node) =>
+    attested: (node, { first = false } = {}) =>
       write(async (transaction, changed) => {
+        const current = await find(transaction, node.id);
         // RACE: a ban that came while the node attested holds.
-        if ((await find(transaction, node.id))?.banned === true) {
+        if (current?.banned === true) {
           throw new EveryhopError("permission-denied", `agent \`${node.id}\` is banned`);
+        }
+        if (first && current !== null) {
+          throw new EveryhopError("permission-denied", "attestation data has already been used to attest an agent", {
+            hint: "`everyhop agent evict` lets its host attest anew",
+          });
         }
         const row = toRow(node);
         await transaction

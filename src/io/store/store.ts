@@ -85,8 +85,11 @@ export interface NodeRecord {
 export interface NodeStore {
   all(): Promise<readonly NodeRecord[]>;
   get(id: SpiffeId): Promise<NodeRecord | null>;
-  /** Writes what an attestation made. Errors: `permission-denied` where the node is banned. */
-  attested(node: NodeRecord): Promise<void>;
+  /**
+   * Writes what an attestation made. Errors: `permission-denied` where the node is banned, and with `first` where there is one
+   * of that id. INVARIANT: of any number of callers with `first` one succeeds.
+   */
+  attested(node: NodeRecord, options?: { readonly first?: boolean }): Promise<void>;
   /** Changes a node in one transaction; null where it is not there. */
   update(id: SpiffeId, change: (current: NodeRecord) => NodeRecord): Promise<NodeRecord | null>;
   delete(id: SpiffeId): Promise<boolean>;
