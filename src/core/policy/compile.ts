@@ -91,7 +91,7 @@ function compileRules(
   };
   const of = (action: AuthorizationPolicy["action"], dryRun: boolean) =>
     policies.filter((policy) => policy.action === action && policy.dryRun === dryRun);
-  const custom = of("CUSTOM", false).filter((policy) => layer === "http" || asksOnTcp(policy, meshConfig));
+  const custom = layer === "http" ? of("CUSTOM", false) : askedOnTcp(of("CUSTOM", false), meshConfig);
   const sets = {
     custom: rulesOf(custom),
     deny: rulesOf(of("DENY", false)),
@@ -111,8 +111,16 @@ function compileRules(
   };
 }
 
-/** On TCP only a gRPC provider is asked, and an unknown one denies. SOURCE: istio authz/builder buildTCP. */
-function asksOnTcp(policy: AuthorizationPolicy, meshConfig: MeshConfig): boolean {
-  const provider = meshConfig.extensionProviders.find(({ name }) => name === policy.provider);
-  return provider === undefined || provider.kind === "grpc";
+/**
+ * On TCP only a gRPC provider is asked, and an unknown one denies; so do several on one workload.
+ * SOURCE: istio authz/builder buildTCP.
+ */
+function askedOnTcp(policies: readonly AuthorizationPolicy[], meshConfig: MeshConfig): readonly AuthorizationPolicy[] {
+  if (new Set(policies.map(({ provider }) => provider)).size > 1) {
+    return policies;
+  }
+  return policies.filter(({ provider }) => {
+    const known = meshConfig.extensionProviders.find(({ name }) => name === provider);
+    return known === undefined || known.kind === "grpc";
+  });
 }

@@ -7,6 +7,7 @@ import type { AuthPart, DecisionRequest, RequestPart } from "./decision-request.
 import type { Claims, HttpFacts } from "./facts.ts";
 import { addLine, lastForwardedFor, visibleHeaders } from "./headers.ts";
 import { normalizePath, type PathNormalization } from "./normalize.ts";
+import { splitTarget } from "./request-target.ts";
 import type { TokenCarrier } from "./token-places.ts";
 
 /** Methods Envoy's HTTP/1.1 parser knows; any other is answered 400. Over HTTP/2 every method passes. */
@@ -29,7 +30,10 @@ export function receivedRequest(part: RequestPart, request: DecisionRequest, mes
   if (part.withoutHost || (part.method !== null && !part.http2 && !METHODS.has(part.method))) {
     return null;
   }
-  const target = splitTarget(part);
+  const target = splitTarget(part.path, part.host);
+  if (target === null) {
+    return null;
+  }
   const path =
     target.path === null ? null : normalizeTarget(target.path, part.method, mesh.meshConfig.pathNormalization);
   if (path === null && target.path !== null) {
@@ -42,7 +46,7 @@ export function receivedRequest(part: RequestPart, request: DecisionRequest, mes
   return {
     method: part.method,
     path,
-    host: target.host === null ? null : toWire(target.host),
+    host: target.host,
     headers,
     remoteIp: remoteIp(request, headers.get("x-forwarded-for") ?? null),
   };
@@ -51,24 +55,6 @@ export function receivedRequest(part: RequestPart, request: DecisionRequest, mes
 export function httpFacts(received: ReceivedRequest, auth: Claims | null): HttpFacts {
   const { method, path, host, headers, remoteIp } = received;
   return { method, path, host, header: (name) => headers.get(name) ?? null, auth, remoteIp };
-}
-
-const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i;
-
-interface Target {
-  readonly path: string | null;
-  readonly host: string | null;
-  /** Where the target says one. */
-  readonly scheme: string | null;
-}
-
-/** Absolute form: the authority of the target takes the place of Host. */
-function splitTarget(part: RequestPart): Target {
-  const [, scheme, host, rest] = (part.path === null ? null : ABSOLUTE.exec(part.path)) ?? [];
-  if (scheme === undefined || host === undefined || rest === undefined) {
-    return { path: part.path, host: part.host, scheme: null };
-  }
-  return { host, path: rest === "" ? "/" : rest, scheme: scheme.toLowerCase() };
 }
 
 function normalizeTarget(path: string, method: string | null, normalization: PathNormalization): string | null {

@@ -120,8 +120,16 @@ export function resourceKey(resource: Pick<Resource, "kind" | "namespace" | "nam
   return `${resource.kind} ${resource.namespace}/${resource.name}`;
 }
 
-/** Oldest first; where two are as old, in the order they were given. Unknown age is younger than any known one. */
+/**
+ * Oldest first. Unknown age is younger than any known one, and goes by the order they were given in; of the same known
+ * time the name decides. SOURCE: istio pilot/pkg/model/config.go sortConfigByCreationTime.
+ */
 export function compareAge(a: Resource, b: Resource): number {
   const [ageA, ageB] = [a.createdMs ?? Number.POSITIVE_INFINITY, b.createdMs ?? Number.POSITIVE_INFINITY];
-  return ageA === ageB ? a.order - b.order : ageA < ageB ? -1 : 1;
+  if (ageA !== ageB) {
+    return ageA < ageB ? -1 : 1;
+  }
+  const named = (one: Resource): string => (one.createdMs === null ? "" : `${one.name}\0${one.namespace}`);
+  const [nameA, nameB] = [named(a), named(b)];
+  return nameA === nameB ? a.order - b.order : nameA < nameB ? -1 : 1;
 }
