@@ -129,11 +129,14 @@ function parseAnswer(text: string): WireAnswer {
 
 /** The bytes of a request line; `token` is what was minted for it, null where nothing was. */
 export function requestBytes(line: Line): Buffer {
-  const request = line.request as { method: string; path: string; host: string; headers: Record<string, string[]> };
+  const request = line.request as { method: string; path: string; host: string; headers: Record<string, string[]>; token?: string };
   const lines = [`${request.method} ${request.path} HTTP/1.1`, `host: ${request.host}`];
   const { remoteIp } = line.source as { remoteIp?: string };
   if (remoteIp !== undefined) {
     lines.push(`x-forwarded-for: ${remoteIp}`);
+  }
+  if (request.token !== undefined) {
+    lines.push(`authorization: Bearer ${request.token}`);
   }
   for (const [name, values] of Object.entries(request.headers)) {
     lines.push(...values.map((value) => `${name}: ${value}`));
