@@ -21,24 +21,34 @@ export function authenticateSlowly(
   if (rules.length === 0 || isPreflight(facts)) {
     return null;
   }
-  const outcomes: Outcome[] = [];
-  for (const rule of rules) {
+  const alternatives = rules.map((rule) => () => provider(rule, facts, nowMs));
+  const orMissing = (rule: JwtRule): Outcome => {
     const outcome = provider(rule, facts, nowMs);
-    if (outcome === "ok") {
-      return null;
+    return outcome === "missing" ? "ok" : outcome;
+  };
+  const conjunction = (): Outcome => {
+    for (const rule of rules) {
+      const outcome = orMissing(rule);
+      if (outcome !== "ok") {
+        return outcome;
+      }
     }
-    outcomes.push(outcome);
-  }
-  const [only] = outcomes;
-  const all = outcomes.find((outcome) => outcome !== "missing") ?? "ok";
-  const result = outcomes.length === 1 ? (only === "missing" ? "ok" : (only as Outcome)) : any([...outcomes, all]);
+    return "ok";
+  };
+  const [only] = rules;
+  const result = rules.length === 1 ? orMissing(only as JwtRule) : any([...alternatives, conjunction]);
   return result === "ok" ? null : result === "wrong-audience" ? 403 : 401;
 }
 
 /** One success suffices; of failures the last counts that is more than a token missing or of another issuer. */
-function any(outcomes: readonly Outcome[]): Outcome {
-  if (outcomes.includes("ok")) {
-    return "ok";
+function any(alternatives: readonly (() => Outcome)[]): Outcome {
+  const outcomes: Outcome[] = [];
+  for (const attempt of alternatives) {
+    const outcome = attempt();
+    if (outcome === "ok") {
+      return "ok";
+    }
+    outcomes.push(outcome);
   }
   const telling = outcomes.filter((outcome) => outcome !== "missing" && outcome !== "unknown-issuer");
   return telling.at(-1) ?? (outcomes.includes("unknown-issuer") ? "unknown-issuer" : "missing");

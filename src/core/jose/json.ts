@@ -1,6 +1,7 @@
 import { EveryhopError } from "../base/errors.ts";
 
-const MAX_DEPTH = 32;
+/** As many as Envoy takes in a token. */
+const MAX_DEPTH = 100;
 
 function jsonError(what: string): EveryhopError {
   return new EveryhopError("invalid-argument", `malformed JSON: ${what}`);
@@ -15,7 +16,26 @@ export function parseStrictJson(text: string, options: { readonly bigint?: boole
   const value = parse(text, options.bigint ?? false);
   // JSON.parse has settled the grammar, so this scan only has to follow strings and brackets.
   refuseDoubledKeys(text);
+  if (MAY_BE_UNREADABLE.test(text)) {
+    refuseUnreadable(value);
+  }
   return value;
+}
+
+/** Escapes of surrogates, and numbers that may be too large. */
+const MAY_BE_UNREADABLE = /\\u[dD][89a-fA-F]|[eE]\+?0*\d{3}|\d{300}/;
+
+/** Half a character and an infinite number are not what the sender wrote: another reader makes something else of them. */
+function refuseUnreadable(value: unknown): void {
+  if (typeof value === "string" ? !value.isWellFormed() : typeof value === "number" && !Number.isFinite(value)) {
+    throw jsonError("a text or number that cannot be represented");
+  }
+  if (typeof value === "object" && value !== null) {
+    for (const [key, inner] of Object.entries(value)) {
+      refuseUnreadable(key);
+      refuseUnreadable(inner);
+    }
+  }
 }
 
 /** The third argument of a reviver, which the type library does not know yet. */

@@ -87,27 +87,31 @@ export function authenticate(
     }
     outcomes.push(outcome);
   }
-  const [only] = outcomes;
-  const fault = outcomes.length === 1 && only !== undefined ? only : overallFault(outcomes);
-  if (fault === "missing" || fault === "ok") {
-    return { ok: true, claims: run.claims };
-  }
-  return { ok: false, status: fault === "wrong-audience" ? 403 : 401, fault };
+  const all = providers.length === 1 ? outcomes[0] : allOrMissing(run, providers);
+  const fault = all === "missing" || all === "ok" ? "missing" : overallFault([...outcomes, all ?? "missing"]);
+  return fault === "missing" || fault === "ok"
+    ? { ok: true, claims: run.claims }
+    : { ok: false, status: fault === "wrong-audience" ? 403 : 401, fault };
 }
 
 /**
- * Of several rules none of which was met. Istio asks for {P1 or P2 … or (P1 or missing) and (P2 or missing) …}: the first
- * fault ends the conjunction, and counts unless it is only that the issuer is another; then the last other fault does.
+ * Of several rules none of which was met. Istio asks for {P1 or P2 … or (P1 or missing) and (P2 or missing) …}: this is the
+ * last part. The rules are tried once more, on a request from which tokens that were good are gone already.
  */
+function allOrMissing(run: Run, providers: readonly Provider[]): Outcome {
+  for (const provider of providers) {
+    const outcome = run.verify(provider);
+    if (outcome !== "ok" && outcome !== "missing") {
+      return outcome;
+    }
+  }
+  return "ok";
+}
+
+/** Of alternatives that all failed the last fault counts that says more than that the issuer is another. */
 function overallFault(outcomes: readonly Outcome[]): Outcome {
   const faults = outcomes.filter((outcome) => outcome !== "missing");
-  const [first] = faults;
-  if (first === undefined) {
-    return "missing";
-  }
-  return first !== "unknown-issuer"
-    ? first
-    : (faults.filter((fault) => fault !== "unknown-issuer").at(-1) ?? "unknown-issuer");
+  return faults.filter((fault) => fault !== "unknown-issuer").at(-1) ?? faults[0] ?? "missing";
 }
 
 /** A CORS preflight carries no credentials and is not asked for any. */
