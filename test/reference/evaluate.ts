@@ -46,7 +46,7 @@ function byAge(a: Resource, b: Resource): number {
 }
 
 /** In the workload's namespace or the root namespace, with labels that the workload has; never by targetRefs. */
-function selecting(resources: readonly Resource[], line: Given, rootNamespace: string): Resource[] {
+export function selecting(resources: readonly Resource[], line: Given, rootNamespace: string): Resource[] {
   const { namespace = "default", labels = {} } = line.destination ?? {};
   return resources
     .filter((resource) => resource.namespace === rootNamespace || resource.namespace === namespace)

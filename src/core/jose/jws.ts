@@ -51,8 +51,6 @@ export interface VerifyJwsOptions {
   readonly algorithms: readonly JwsAlgorithm[];
   /** Refuses a token without `kid`. Default false. */
   readonly requireKid?: boolean;
-  /** Several keys of one `kid` are all tried, instead of the token being refused. Default false. */
-  readonly doubledKids?: boolean;
 }
 
 const MAX_TOKEN_LENGTH = 65_536;
@@ -132,8 +130,7 @@ export function verifyJws(token: string, keys: readonly Jwk[], options: VerifyJw
   if (candidates.length === 0) {
     return refuse("unknown-key", "no key fits the header");
   }
-  const isNamed = candidates[0]?.kid === header.kid && header.kid !== null;
-  if (candidates.length > (isNamed && options.doubledKids !== true ? 1 : MAX_KEYS_TRIED)) {
+  if (candidates.length > (candidates[0]?.kid === header.kid && header.kid !== null ? 1 : MAX_KEYS_TRIED)) {
     return refuse("ambiguous-key", `${candidates.length} keys fit the header`);
   }
   const key = candidates.find((candidate) => verifyWith(header.alg, candidate.key, signingInput, signature));

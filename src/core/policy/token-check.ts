@@ -56,7 +56,7 @@ export function checkToken(token: string, rule: JwtRule, keys: readonly Jwk[] | 
   if (!isForUs(registered.audiences, rule.audiences)) {
     return refuse("wrong-audience");
   }
-  if (keys === null || !verifyJws(compact, keys, { algorithms: ALGORITHMS, doubledKids: true }).ok) {
+  if (keys === null || !verifyJws(compact, keys, { algorithms: ALGORITHMS }).ok) {
     return refuse("bad-signature");
   }
   return { ok: true, claims, payload: parts[1] ?? "" };

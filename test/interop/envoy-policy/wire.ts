@@ -129,7 +129,13 @@ function parseAnswer(text: string): WireAnswer {
 
 /** The bytes of a request line; `token` is what was minted for it, null where nothing was. */
 export function requestBytes(line: Line): Buffer {
-  const request = line.request as { method: string; path: string; host: string; headers: Record<string, string[]>; token?: string };
+  const request = line.request as {
+    method: string;
+    path: string;
+    host: string;
+    headers: Record<string, string[]>;
+    token?: string;
+  };
   const lines = [`${request.method} ${request.path} HTTP/1.1`, `host: ${request.host}`];
   const { remoteIp } = line.source as { remoteIp?: string };
   if (remoteIp !== undefined) {
