@@ -111,3 +111,12 @@ export function percent(value: string): number {
   }
   return number;
 }
+
+/** A whole number from 1 to a million. */
+export function count(value: string): number {
+  const number = Number(value);
+  if (!(/^\d+$/.test(value) && number >= 1 && number <= 1_000_000)) {
+    throw new InvalidArgumentError("not a number from 1 to 1000000");
+  }
+  return number;
+}

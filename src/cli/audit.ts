@@ -3,8 +3,12 @@ import { StructSchema } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { Admin } from "../gen/everyhop/admin/admin_pb.js";
 import type { CertificateAudit } from "../identity/server/audit.ts";
+import type { ChangeRecord } from "../identity/server/change-log.ts";
+import { count } from "./arguments.ts";
+import { askAdmin } from "./ask-admin.ts";
 import { askServer } from "./ask-server.ts";
 import { addMeshOptions, type MeshOptions } from "./find-mesh.ts";
+import { printable } from "./printable.ts";
 import { print, printJson, table } from "./ui.ts";
 
 interface Options extends MeshOptions {
@@ -18,6 +22,47 @@ export function define(program: Command): void {
     .option("--json", "as JSON")
     .addHelpText("after", "\nExample:\n  everyhop audit certificates --dir examples/payments")
     .action(auditCertificates);
+  addMeshOptions(audit.command("changes"))
+    .description(
+      "who changed what: every call of an administrator, from a record whose lines are chained by their hashes",
+    )
+    .option("--limit <n>", "the newest so many", count, 100)
+    .option("--json", "as JSON")
+    .addHelpText("after", "\nExample:\n  everyhop audit changes --limit 20 --json")
+    .action(auditChanges);
+}
+
+interface ChangesOptions extends Options {
+  readonly limit: number;
+}
+
+interface Changes {
+  readonly records: number;
+  readonly changes: readonly ChangeRecord[];
+}
+
+async function auditChanges(options: ChangesOptions): Promise<void> {
+  const { limit } = options;
+  const found = await askAdmin<Changes>(options, (admin) => admin.auditChanges({ limit }, { deadlineMs: DEADLINE_MS }));
+  if (options.json === true) {
+    printJson(found);
+    return;
+  }
+  const rows = found.changes.map(({ time, caller, method, code, failed, request }) => [
+    time,
+    callerText(caller),
+    method.replace(/^.*\.(\w+\/)/, "$1"),
+    code === null ? "unknown: the server ended" : failed === 0 ? code : `${code}, ${failed} failed`,
+    printable(request.length > 80 ? `${request.slice(0, 79)}…` : request),
+  ]);
+  print(table([["TIME", "WHO", "DID", "OUTCOME", "WHAT"], ...rows]));
+  print(`\n${found.records} lines on record, each with the hash of all before it: the chain is whole`);
+}
+
+function callerText(caller: ChangeRecord["caller"]): string {
+  return caller.kind === "local"
+    ? `process ${caller.pid ?? "?"} of user ${caller.uid ?? "?"}`
+    : `${caller.spiffeId ?? "nobody proven"} at ${caller.address}`;
 }
 
 /** A read of the whole journal. */

@@ -20,6 +20,7 @@ import { EveryhopError } from "../core/base/errors.ts";
 import { Authority } from "../identity/authority/authority.ts";
 import { agentTtlMs } from "../identity/authority/lifetimes.ts";
 import type { SeenCertificate } from "../identity/server/audit.ts";
+import { ChangeLog } from "../identity/server/change-log.ts";
 import { IdentityServer, type Listening } from "../identity/server/identity-server.ts";
 import { storeJournal } from "../identity/server/journal.ts";
 import { Registry } from "../identity/server/registry.ts";
@@ -107,12 +108,15 @@ async function start(
   const metrics = new Metrics();
   const authority = await openAuthority(config, store, metrics, options, cleanups);
   const registry = await Registry.open({ store, trustDomain: config.trustDomain, clock });
+  const changes = await ChangeLog.open({ dir: join(config.dataDir, "changes"), clock });
+  cleanups.push(() => changes.close());
   const identity = await IdentityServer.open({
     metrics,
     trustDomain: config.trustDomain,
     store,
     registry,
     authority,
+    changes,
     agentTtlMs: agentTtlMs(config.ca),
     adminIds: config.adminIds,
     rateLimit: config.rateLimit,

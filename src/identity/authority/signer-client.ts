@@ -1,12 +1,12 @@
 /** The server's end of the socket to its signer. */
 import type { Duplex } from "node:stream";
 import { EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
+import type { LogPage } from "../../io/chained-log/chained-log.ts";
 import { encodeFrame, type Frame, FrameReader } from "../intent/frames.ts";
 import type { HeldKey, Intent, KeyUse, Permit, SetUp, Setup } from "../intent/intent.ts";
 import { writeIntent } from "../intent/intent-wire.ts";
 import type { KeyType } from "../intent/key-type.ts";
 import { malformed, type OctetReader, OctetWriter } from "../intent/octets.ts";
-import type { LogPage } from "../intent/service.ts";
 import {
   BATCH_BYTES,
   decode,

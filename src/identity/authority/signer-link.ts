@@ -3,9 +3,10 @@ import { type BackoffRange, backoffMs } from "../../core/base/backoff.ts";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { type EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
+import type { LogPage } from "../../io/chained-log/chained-log.ts";
 import type { HeldKey, Intent, KeyUse, Permit, SetUp, Setup } from "../intent/intent.ts";
 import type { KeyType } from "../intent/key-type.ts";
-import type { LogPage, SigningService } from "../intent/service.ts";
+import type { SigningService } from "../intent/service.ts";
 import { SignerClient } from "./signer-client.ts";
 
 /** A signer that was started. */

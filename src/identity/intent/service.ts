@@ -1,13 +1,7 @@
 import type { Cell } from "../../core/base/cell.ts";
+import type { LogPage } from "../../io/chained-log/chained-log.ts";
 import type { HeldKey, Intent, KeyUse, Permit } from "./intent.ts";
 import type { KeyType } from "./key-type.ts";
-
-/** One line of the signer's log, as JSON without its newline, and where it stands. */
-export interface LogPage {
-  readonly lines: readonly string[];
-  /** To go on from; null at the end. */
-  readonly next: number | null;
-}
 
 /**
  * The signer, as the server sees it. Every method: `unavailable` while it is away; a refusal of the signer's own comes as

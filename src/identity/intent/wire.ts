@@ -1,10 +1,10 @@
 /** The messages of the signer's socket in octets. Decoding is strict on both sides: bounded, and nothing left over. */
 import { CODES, type Code } from "../../core/base/codes.ts";
 import { EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
+import type { LogPage } from "../../io/chained-log/chained-log.ts";
 import type { Ceilings, HeldKey, KeyPlace, KeyUse, Permit, SetUp, Setup } from "./intent.ts";
 import { KEY_TYPES, type KeyType } from "./key-type.ts";
 import { malformed, OctetReader, type OctetWriter } from "./octets.ts";
-import type { LogPage } from "./service.ts";
 
 export const OPERATION = {
   setup: 1,

@@ -7,6 +7,7 @@ import type { Health } from "../../gen/grpc/health/health_pb.js";
 import { HealthCheckResponse_ServingStatus as ServingStatus } from "../../gen/grpc/health/health_pb.js";
 import type { Store } from "../../io/store/store.ts";
 import { auditCertificates, type SeenCertificate } from "./audit.ts";
+import type { ChangeLog } from "./change-log.ts";
 import { explain } from "./explain.ts";
 import type { GuardedHandlers } from "./guard.ts";
 import type { Registry } from "./registry.ts";
@@ -15,20 +16,24 @@ export interface AdminOptions {
   readonly store: Store;
   readonly registry: Registry;
   readonly clock: Clock;
+  readonly changes: ChangeLog;
   /** Certificates known to be in use, beside those of agents. */
   readonly seen: () => Promise<readonly SeenCertificate[]>;
 }
 
+const DEFAULT_CHANGES = 100;
+
 /** The identity server's part of everyhop.admin.v1.Admin; the control plane has the other. */
 export function adminService(
   options: AdminOptions,
-): Pick<GuardedHandlers<typeof Admin>, "auditCertificates" | "explainEntry"> {
-  const { store, registry } = options;
+): Pick<GuardedHandlers<typeof Admin>, "auditCertificates" | "auditChanges" | "explainEntry"> {
+  const { store, registry, changes } = options;
   return {
     async auditCertificates() {
       const seen = [...agentCertificates(registry), ...(await options.seen())];
       return toStruct(await auditCertificates(store.issuance, seen));
     },
+    auditChanges: async ({ limit }) => toStruct(await changes.changes(limit === 0 ? DEFAULT_CHANGES : limit)),
     explainEntry: (question) => toStruct(explain(registry, options.clock.now(), question)),
   };
 }

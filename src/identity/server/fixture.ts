@@ -34,6 +34,7 @@ import type { NodeVerifier } from "../attest/node/proof.ts";
 import { Authority } from "../authority/authority.ts";
 import { localSigner, TEST_CEILINGS } from "../authority/fixture.ts";
 import type { SignerLink } from "../authority/signer-link.ts";
+import { ChangeLog } from "./change-log.ts";
 import { IdentityServer, type Listening } from "./identity-server.ts";
 import { storeJournal } from "./journal.ts";
 import { Registry } from "./registry.ts";
@@ -70,6 +71,7 @@ export interface TestServer {
   readonly authority: Authority;
   readonly signer: SignerLink;
   readonly identity: IdentityServer;
+  readonly changes: ChangeLog;
   readonly adminSocket: string;
   /** `host:port` of the node API. */
   readonly address: string;
@@ -128,7 +130,9 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
   const metrics = new Metrics();
   const { roles = [], verifiers = [] } = options;
   const nodeVerifiers = () => verifiers;
-  const shared = { trustDomain, store, registry, authority, clock, log, metrics };
+  const changes = await ChangeLog.open({ dir: join(dir, "changes"), clock });
+  ends.push(() => changes.close());
+  const shared = { trustDomain, store, registry, authority, changes, clock, log, metrics };
   const identity = await IdentityServer.open({ ...shared, roles, nodeVerifiers });
   ends.push(() => identity.close());
   const adminSocket = join(dir, "admin.sock");
@@ -142,6 +146,7 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
     authority,
     signer,
     identity,
+    changes,
     adminSocket,
     address: `127.0.0.1:${listening.addresses[0]?.port}`,
     ...clients(identity, listening, adminSocket, ends),

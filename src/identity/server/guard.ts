@@ -1,5 +1,5 @@
 /** Around every handler: who calls, may it, how often, and what an error becomes. */
-import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { DescMethod, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { GenService, GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
 import {
   type ServerDuplexStream,
@@ -15,6 +15,7 @@ import type { Log } from "../../io/log.ts";
 import { rpcStatus } from "../../io/rpc/errors.ts";
 import type { Service } from "../../io/rpc/listen.ts";
 import type { Authorized, Caller, Callers } from "./callers.ts";
+import { type ChangeLog, failedItems } from "./change-log.ts";
 import { type Limit, METHODS } from "./methods.ts";
 import type { IdentityMetrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
@@ -46,6 +47,8 @@ export interface GuardOptions {
   readonly callers: Callers;
   readonly limiters: Readonly<Record<Limit, RateLimiter>>;
   readonly log: Log;
+  /** Keeps every change that an administrator asks for. */
+  readonly changes: ChangeLog;
   /** Told of each call that ended. */
   readonly called: IdentityMetrics["called"];
   readonly now: () => number;
@@ -82,7 +85,11 @@ function guardMethod(path: string, method: DescMethod, handler: AnyHandler | und
       if (handler === undefined) {
         throw new EveryhopError("not-supported", `\`${path}\` is not implemented`);
       }
-      const answer = await handler(first, context);
+      const answer = isChange(path)
+        ? await recorded(options.changes, { path, method, request: first as Message, caller }, () =>
+            handler(first, context),
+          )
+        : await handler(first, context);
       done(status.OK);
       return answer;
     } catch (error) {
@@ -120,9 +127,32 @@ function guardMethod(path: string, method: DescMethod, handler: AnyHandler | und
 
 const READS = /\/(Get|List|Count|Status|Why|Audit|Explain|Check|Watch)/;
 
-/** Who changed what: every change that an administrator asks for stands in the log, done or refused. */
+/** What an administrator or a server below this one may call, and does more than read. */
+function isChange(path: string): boolean {
+  const callers = METHODS.get(path)?.callers ?? [];
+  return (callers.includes("local") || callers.includes("downstream")) && !READS.test(path);
+}
+
+/** INVARIANT: a change is on record before it is made, and what came of it before that is answered. */
+async function recorded(
+  changes: ChangeLog,
+  asked: Parameters<ChangeLog["asked"]>[0],
+  change: () => unknown,
+): Promise<unknown> {
+  const ended = await changes.asked(asked);
+  try {
+    const answer = await change();
+    await ended(status.OK, failedItems(answer));
+    return answer;
+  } catch (error) {
+    await ended(rpcStatus(error).code, 0);
+    throw error;
+  }
+}
+
+/** Every change that is asked for stands in the log too, those that were refused included. */
 function logChange(path: string, caller: Caller, log: Log): (code: number) => void {
-  if (METHODS.get(path)?.callers.includes("local") !== true || READS.test(path)) {
+  if (!isChange(path)) {
     return () => {};
   }
   const who = caller.kind === "local" ? { caller: "local", ...caller.process } : { caller: caller.svid?.id ?? null };

@@ -32,6 +32,7 @@ import type { SeenCertificate } from "./audit.ts";
 import { bundleService } from "./bundle-service.ts";
 import { Bundles } from "./bundles.ts";
 import { type Caller, Callers } from "./callers.ts";
+import type { ChangeLog } from "./change-log.ts";
 import { entryService } from "./entry-service.ts";
 import { Federation, type FederationConfig } from "./federation/federation.ts";
 import { type GuardedHandlers, type GuardOptions, guard } from "./guard.ts";
@@ -59,6 +60,8 @@ export interface IdentityServerOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** The record of what administrators change. */
+  readonly changes: ChangeLog;
   /** Administrators with limits; default: none. */
   readonly roles?: readonly Role[];
   /** Administrators by configuration, of our own trust domain or one we federate with. */
@@ -301,18 +304,18 @@ export class IdentityServer {
   }
 
   #admin({ admin, seen }: ListenOptions, guarded: GuardOptions): Service {
-    const { store, registry, clock } = this.#options;
+    const { store, registry, changes, clock } = this.#options;
     const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
       { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
       ...(await seen()),
     ];
-    return guard(Admin, { ...admin, ...adminService({ store, registry, clock, seen: ownSvid }) }, guarded);
+    return guard(Admin, { ...admin, ...adminService({ store, registry, changes, clock, seen: ownSvid }) }, guarded);
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {
-    const { log, clock } = this.#options;
+    const { log, clock, changes } = this.#options;
     const { called } = this.#metrics;
-    return { callers: this.#callers, limiters: this.#limiters, log, called, now: () => clock.now(), callerOf };
+    return { callers: this.#callers, limiters: this.#limiters, changes, log, called, now: () => clock.now(), callerOf };
   }
 
   /** INVARIANT: what the peer proved by the chain it sent, and nothing else, says who it is. */

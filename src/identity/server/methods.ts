@@ -119,6 +119,7 @@ export const METHODS: ReadonlyMap<string, MethodRule> = new Map([
     Kill: { ...admin("kills:write"), subject: bySpiffeId },
     Restore: { ...admin("kills:write"), subject: bySpiffeId },
     AuditCertificates: whole("audit:read"),
+    AuditChanges: whole("audit:read"),
     ExplainEntry: whole("entries:read"),
   }),
   ...each("grpc.health.v1.Health", { Check: LOCAL, List: LOCAL, Watch: LOCAL }),

@@ -1,6 +1,6 @@
 import { EveryhopError } from "../../core/base/errors.ts";
+import type { LogEntry } from "../../io/chained-log/chained-log.ts";
 import type { Held, Prepared } from "./build.ts";
-import type { LogEntry } from "./log.ts";
 
 /** What waits to be signed. */
 export interface Waiting {

@@ -4,14 +4,13 @@ import { trustDomainFault } from "../../core/spiffe/id.ts";
 import { publicKeyFromSpki, verifySignature } from "../../core/x509/algorithm.ts";
 import { keyIdentifier } from "../../core/x509/build.ts";
 import { type Certificate, parseCertificate } from "../../core/x509/certificate.ts";
+import { ChainedLog, type LogEntry, type LogPage } from "../../io/chained-log/chained-log.ts";
+import { member } from "../../io/chained-log/segment.ts";
 import type { HeldKey, Intent, KeyUse, Permit, SetUp, Setup } from "../intent/intent.ts";
 import type { KeyType } from "../intent/key-type.ts";
-import type { LogPage } from "../intent/service.ts";
 import type { Outcome } from "../intent/wire.ts";
 import { type Held, type Prepared, prepareCa, prepareLeaf, prepareRequest } from "./build.ts";
 import { Rates, refuseTimes } from "./ceilings.ts";
-import { type LogEntry, SignerLog } from "./log.ts";
-import { member } from "./log-segment.ts";
 import { SigningKey } from "./permit.ts";
 import { Permits, type Waiting } from "./permits.ts";
 import { SerialSet } from "./serials.ts";
@@ -36,14 +35,14 @@ export class Signer {
   readonly #setup: Setup;
   readonly #edge: SignerEdge;
   readonly #vault: Vault;
-  readonly #log: SignerLog;
+  readonly #log: ChainedLog;
   readonly #serials: SerialSet;
   readonly #permits: Permits;
   readonly #rates: Rates;
   /** By use and id. */
   readonly #keys = new Map<string, HeldHere>();
 
-  private constructor(setup: Setup, edge: SignerEdge, vault: Vault, log: SignerLog, serials: SerialSet) {
+  private constructor(setup: Setup, edge: SignerEdge, vault: Vault, log: ChainedLog, serials: SerialSet) {
     this.#setup = setup;
     this.#edge = edge;
     this.#vault = vault;
@@ -67,7 +66,13 @@ export class Signer {
       }
       known.trustDomain = line.includes('"kind":"start"') ? member(line, "trustDomain") : known.trustDomain;
     };
-    const log = await SignerLog.open({ dir: setup.logDir, now: edge.now, onLine });
+    const log = await ChainedLog.open({
+      dir: setup.logDir,
+      name: "signed",
+      title: "the signer's log",
+      now: edge.now,
+      onLine,
+    });
     try {
       if (known.trustDomain !== null && known.trustDomain !== setup.trustDomain) {
         throw new EveryhopError("failed-precondition", `the signer's log is that of \`${known.trustDomain}\``, {

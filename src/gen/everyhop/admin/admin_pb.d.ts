@@ -78,6 +78,24 @@ export declare type AuditRequest = Message<"everyhop.admin.v1.AuditRequest"> & {
 export declare const AuditRequestSchema: GenMessage<AuditRequest>;
 
 /**
+ * @generated from message everyhop.admin.v1.AuditChangesRequest
+ */
+export declare type AuditChangesRequest = Message<"everyhop.admin.v1.AuditChangesRequest"> & {
+  /**
+   * The newest so many; 0: 100.
+   *
+   * @generated from field: uint32 limit = 1;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message everyhop.admin.v1.AuditChangesRequest.
+ * Use `create(AuditChangesRequestSchema)` to create a new message.
+ */
+export declare const AuditChangesRequestSchema: GenMessage<AuditChangesRequest>;
+
+/**
  * @generated from message everyhop.admin.v1.ExplainRequest
  */
 export declare type ExplainRequest = Message<"everyhop.admin.v1.ExplainRequest"> & {
@@ -149,6 +167,16 @@ export declare const Admin: GenService<{
   auditCertificates: {
     methodKind: "unary";
     input: typeof AuditRequestSchema;
+    output: typeof StructSchema;
+  },
+  /**
+   * What administrators changed, from the server's own record of it.
+   *
+   * @generated from rpc everyhop.admin.v1.Admin.AuditChanges
+   */
+  auditChanges: {
+    methodKind: "unary";
+    input: typeof AuditChangesRequestSchema;
     output: typeof StructSchema;
   },
   /**

@@ -31,12 +31,14 @@ export function chainedLine(body: string, chain: string): string {
  * Reads and checks a segment; `before` is the one that it follows, null for the oldest that is kept. What comes after its last
  * newline is no line: `cutBytes`. Errors: `storage-failed` where a line does not follow from the one before.
  */
-export async function readSegment(
-  file: string,
-  start: number,
-  before: Segment | null,
-  onLine: (line: string) => void,
-): Promise<{ readonly segment: Segment; readonly cutBytes: number }> {
+export async function readSegment(options: {
+  readonly file: string;
+  readonly title: string;
+  readonly start: number;
+  readonly before: Segment | null;
+  readonly onLine: (line: string) => void;
+}): Promise<{ readonly segment: Segment; readonly cutBytes: number }> {
+  const { file, title, start, before, onLine } = options;
   const bytes = await readFile(file);
   let [chain, records, latestMs] = [before?.hash ?? NO_HASH, before?.records ?? 0, 0];
   let at = 0;
@@ -44,7 +46,7 @@ export async function readSegment(
     const line = bytes.toString("utf8", at, end);
     const [, head, found] = CHAIN.exec(line) ?? [];
     if (head === undefined) {
-      throw broken(file, `at octet ${at} stands no line of it`);
+      throw broken(title, file, `at octet ${at} stands no line of it`);
     }
     const body = `${head}}`;
     if (at === 0 && before === null && start > 0) {
@@ -55,7 +57,7 @@ export async function readSegment(
     records++;
     chain = chained(chain, body);
     if (chain !== found || Number(member(body, "n")) !== records) {
-      throw broken(file, `its line ${records} does not follow from the one before`);
+      throw broken(title, file, `its line ${records} does not follow from the one before`);
     }
     latestMs = Math.max(latestMs, Number(member(body, "until") ?? 0));
     onLine(line);
@@ -75,8 +77,8 @@ export function member(line: string, name: string): string | null {
   return /^(?:"([^"]*)"|(-?\d+))/.exec(text)?.slice(1).find(Boolean) ?? null;
 }
 
-export function broken(place: string, why: string): EveryhopError {
-  return new EveryhopError("storage-failed", `the signer's log \`${place}\` is not as it was written: ${why}`, {
-    hint: "somebody changed it, or the disk did: keep it for an inquiry, and restore the folder from a backup; nothing is signed without it",
+export function broken(title: string, place: string, why: string): EveryhopError {
+  return new EveryhopError("storage-failed", `${title} \`${place}\` is not as it was written: ${why}`, {
+    hint: "somebody changed it, or the disk did: keep it for an inquiry, and restore the folder from a backup; nothing is done without it",
   });
 }

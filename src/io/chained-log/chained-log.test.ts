@@ -12,8 +12,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { type LogOptions, SignerLog } from "./log.ts";
-import { SerialSet } from "./serials.ts";
+import { ChainedLog, type LogOptions } from "./chained-log.ts";
 
 const DAY = 86_400_000;
 
@@ -25,7 +24,14 @@ function folder(t: TestContext): string {
 
 async function open(dir: string, more: Partial<LogOptions> = {}) {
   const lines: string[] = [];
-  const log = await SignerLog.open({ dir, now: () => DAY, onLine: (line) => lines.push(line), ...more });
+  const log = await ChainedLog.open({
+    dir,
+    name: "test",
+    title: "the test's log",
+    now: () => DAY,
+    onLine: (line) => lines.push(line),
+    ...more,
+  });
   return { log, lines };
 }
 
@@ -137,16 +143,4 @@ test("segments follow each other, are read as one, and go once all they tell of 
   await later.log.close();
   appendFileSync(files(dir).at(-1) ?? "", "\n");
   await assert.rejects(open(dir), { code: "storage-failed" });
-});
-
-test("serial numbers: each is new once, among many", () => {
-  const set = new SerialSet();
-  const serial = (index: number): string =>
-    `${((index * 2_654_435_761) % 2 ** 32).toString(16).padStart(8, "0")}${index.toString(16).padStart(8, "0")}`;
-  for (let index = 1; index <= 5_000; index++) {
-    assert.ok(set.add(serial(index)));
-  }
-  for (let index = 1; index <= 5_000; index++) {
-    assert.equal(set.add(serial(index)), false);
-  }
 });

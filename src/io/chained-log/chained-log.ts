@@ -1,19 +1,27 @@
 /**
- * The signer's own log: a line of JSON for each thing it did, each with the hash of all before it, appended and on disk before
- * a signature leaves. Segments are named by the offset of their first octet in the whole, so a place in it is one number.
+ * A log that shows when it was changed: a line of JSON for each thing that was done, each with the hash of all before it, and on
+ * disk before `append` resolves. Segments are named by the offset of their first octet in the whole, so a place in it is one number.
  */
 import { type FileHandle, mkdir, open, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { EveryhopError } from "../../core/base/errors.ts";
-import type { LogPage } from "../intent/service.ts";
-import { MAX_LOG_PAGE_BYTES } from "../intent/wire.ts";
-import { broken, chained, chainedLine, NO_HASH, readSegment, type Segment } from "./log-segment.ts";
+import { broken, chained, chainedLine, NO_HASH, readSegment, type Segment } from "./segment.ts";
 
 /** What a line says, beside its number, its time and its hash. `until` is when what it tells of expires, in ms. */
 export type LogEntry = { readonly kind: string; readonly [name: string]: unknown };
 
+/** Whole lines, without their newlines, and where the next page begins; null at the end. */
+export interface LogPage {
+  readonly lines: readonly string[];
+  readonly next: number | null;
+}
+
 export interface LogOptions {
   readonly dir: string;
+  /** What its files are named after: `NAME-OFFSET.jsonl`. */
+  readonly name: string;
+  /** How errors call it, as `the signer's log`. */
+  readonly title: string;
   readonly now: () => number;
   /** Each line there already, in order. */
   readonly onLine: (line: string) => void;
@@ -23,11 +31,13 @@ export interface LogOptions {
   readonly keepMs?: number;
 }
 
-const NAME = /^signed-(\d{16})\.jsonl$/;
-const nameOf = (start: number): string => `signed-${String(start).padStart(16, "0")}.jsonl`;
+const PAGE_BYTES = 512 * 1024;
 const DAY = 86_400_000;
 
-export class SignerLog {
+const fileOf = ({ dir, name }: LogOptions, start: number): string =>
+  join(dir, `${name}-${String(start).padStart(16, "0")}.jsonl`);
+
+export class ChainedLog {
   /** Octets of an unfinished last line that were cut off when it was opened. */
   readonly repairedBytes: number;
   readonly #options: LogOptions;
@@ -48,24 +58,36 @@ export class SignerLog {
    * Opens the log in its folder, or begins one. Errors: `storage-failed` where a line is not the successor of the one before:
    * then it was changed, and nothing may be signed.
    */
-  static async open(options: LogOptions): Promise<SignerLog> {
+  static async open(options: LogOptions): Promise<ChainedLog> {
     const { dir } = options;
     try {
       await mkdir(dir, { recursive: true, mode: 0o700 });
       const { segments, cutBytes } = await readAll(options);
       const last = segments.at(-1) as Segment;
-      const file = await open(join(dir, nameOf(last.start)), "a", 0o600);
+      const file = await open(fileOf(options, last.start), "a", 0o600);
       if (cutBytes > 0) {
         await file.truncate(last.size);
         await file.sync();
       }
-      const log = new SignerLog(options, segments, file, cutBytes);
+      const log = new ChainedLog(options, segments, file, cutBytes);
       if (cutBytes > 0) {
         await log.append([{ kind: "repaired", cutBytes }]);
       }
       return log;
     } catch (error) {
-      throw failed(dir, error);
+      throw failed(options, error);
+    }
+  }
+
+  /**
+   * Reads all that is on disk and checks it, beside whoever writes. What its last line lacks is being written.
+   * Errors: `storage-failed` where a line is not the successor of the one before.
+   */
+  static async check(options: LogOptions): Promise<void> {
+    try {
+      await readAll(options);
+    } catch (error) {
+      throw failed(options, error);
     }
   }
 
@@ -89,9 +111,9 @@ export class SignerLog {
     const end = this.#last.start + this.#last.size;
     const segment = this.#segments.findLast(({ start }) => start <= after) ?? (this.#segments[0] as Segment);
     const from = Math.max(after, segment.start);
-    const file = await open(join(this.#options.dir, nameOf(segment.start)), "r");
+    const file = await open(fileOf(this.#options, segment.start), "r");
     try {
-      const chunk = Buffer.alloc(Math.max(0, Math.min(MAX_LOG_PAGE_BYTES / 2, segment.start + segment.size - from)));
+      const chunk = Buffer.alloc(Math.max(0, Math.min(PAGE_BYTES, segment.start + segment.size - from)));
       const { bytesRead } = await file.read(chunk, 0, chunk.length, from - segment.start);
       const whole = chunk.subarray(0, bytesRead).lastIndexOf("\n") + 1;
       const lines = whole === 0 ? [] : chunk.toString("utf8", 0, whole - 1).split("\n");
@@ -119,7 +141,7 @@ export class SignerLog {
       await this.#file.datasync();
       this.#segments = [...this.#segments.slice(0, -1), segment];
     } catch (error) {
-      throw failed(this.#options.dir, error);
+      throw failed(this.#options, error);
     }
   }
 
@@ -140,10 +162,10 @@ export class SignerLog {
 
   /** Begins the next, and drops those that tell of nothing that lives. */
   async #beginSegment(): Promise<void> {
-    const { dir, keepMs = 14 * DAY, now } = this.#options;
+    const { keepMs = 14 * DAY, now } = this.#options;
     const ended = this.#last;
     const next = { ...ended, start: ended.start + ended.size, size: 0, latestMs: 0 };
-    const file = await open(join(dir, nameOf(next.start)), "a", 0o600);
+    const file = await open(fileOf(this.#options, next.start), "a", 0o600);
     await this.#file.close();
     this.#file = file;
     this.#waiting.unshift({ kind: "segment", before: ended.hash });
@@ -151,21 +173,25 @@ export class SignerLog {
     const dropped = this.#segments.slice(0, lives < 0 ? this.#segments.length : lives);
     this.#segments = [...this.#segments.slice(dropped.length), next];
     for (const { start } of dropped) {
-      await unlink(join(dir, nameOf(start)));
+      await unlink(fileOf(this.#options, start));
     }
   }
 }
 
-async function readAll({ dir, onLine }: LogOptions): Promise<{ segments: readonly Segment[]; cutBytes: number }> {
-  const starts = (await readdir(dir)).flatMap((name) => NAME.exec(name)?.[1] ?? []).map(Number);
+async function readAll(options: LogOptions): Promise<{ segments: readonly Segment[]; cutBytes: number }> {
+  const { dir, name, title, onLine } = options;
+  const starts = (await readdir(dir))
+    .filter((file) => file.startsWith(`${name}-`))
+    .flatMap((file) => /^-(\d{16})\.jsonl$/.exec(file.slice(name.length))?.[1] ?? [])
+    .map(Number);
   const segments: Segment[] = [];
   let cutBytes = 0;
   for (const start of starts.sort((left, right) => left - right)) {
     const before = segments.at(-1) ?? null;
     if (before !== null && (before.start + before.size !== start || cutBytes > 0)) {
-      throw broken(dir, `what stands before \`${nameOf(start)}\` is not whole`);
+      throw broken(title, dir, `what stands before octet ${start} is not whole`);
     }
-    const read = await readSegment(join(dir, nameOf(start)), start, before, onLine);
+    const read = await readSegment({ file: fileOf(options, start), title, start, before, onLine });
     segments.push(read.segment);
     cutBytes = read.cutBytes;
   }
@@ -175,12 +201,12 @@ async function readAll({ dir, onLine }: LogOptions): Promise<{ segments: readonl
   return { segments, cutBytes };
 }
 
-function failed(place: string, cause: unknown): EveryhopError {
+function failed({ dir, title }: LogOptions, cause: unknown): EveryhopError {
   if (cause instanceof EveryhopError) {
     return cause;
   }
   const why = cause instanceof Error ? cause.message : String(cause);
-  return new EveryhopError("storage-failed", `the signer's log \`${place}\` cannot be used: ${why}`, {
+  return new EveryhopError("storage-failed", `${title} \`${dir}\` cannot be used: ${why}`, {
     cause,
     hint: "make room on its disk, and let the folder belong to the user who runs the server",
   });
