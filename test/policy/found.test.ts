@@ -85,6 +85,29 @@ for (const [path, [status, host]] of Object.entries(TARGETS)) {
   });
 }
 
+/** What a header named in `connection` becomes. */
+const HOP_BY_HOP: readonly (readonly [name: string, headers: Json, status: number])[] = [
+  ["a header that is named goes", { connection: ["x-a"], "x-a": ["1"] }, 403],
+  ["a WebSocket upgrade keeps it", { connection: ["upgrade, x-a"], upgrade: ["websocket"], "x-a": ["1"] }, 200],
+  ["`te` stays", { connection: ["te, close"], te: ["trailers"] }, 200],
+  ["what tells of the client may not be named", { connection: ["x-forwarded-for"], "x-a": ["1"] }, 400],
+  ["nor may the host", { connection: ["host"], "x-a": ["1"] }, 400],
+];
+
+for (const [name, headers, status] of HOP_BY_HOP) {
+  test(`connection: ${name}`, () => {
+    const when = ["x-a", "te"].map((header) => ({ when: [{ key: `request.headers[${header}]`, values: ["*"] }] }));
+    assert.equal(decide([resource("AuthorizationPolicy", { rules: when })], request({ headers })).status, status);
+  });
+}
+
+test("an address with a zone in X-Forwarded-For is none", () => {
+  const rules = [{ from: [{ source: { remoteIpBlocks: ["2001:db8::/32"] } }] }];
+  const from = (address: string) => request({ headers: { "x-forwarded-for": [address] } });
+  assert.equal(decide([resource("AuthorizationPolicy", { rules })], from("2001:db8::1")).status, 200);
+  assert.equal(decide([resource("AuthorizationPolicy", { rules })], from("2001:db8::1%eth0")).status, 403);
+});
+
 const T = minter.token({ iss: "i", sub: "a" });
 const J = minter.token({ iss: "j", sub: "b" });
 const BAD = minter.token({ iss: "i", sub: "a" }, "other");

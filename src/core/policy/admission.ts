@@ -54,13 +54,15 @@ export function word<const T extends string>(...words: readonly T[]): Shape<T> {
   };
 }
 
+const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
+
 const metadata = object({
   name: required(refined(text, (name, at) => (name === "" ? at.fault("the name is empty") : name))),
   namespace: optional(text),
   creationTimestamp: optional(
-    refined({ read: (value) => value as string | Date }, (value, at) => {
-      const ms = value instanceof Date ? value.getTime() : Date.parse(String(value));
-      return Number.isNaN(ms) ? at.fault(`\`${String(value)}\` is not a time`, "write it as 2026-01-31T12:00:00Z") : ms;
+    refined(text, (value, at) => {
+      const ms = RFC_3339.test(value) ? Date.parse(value) : Number.NaN;
+      return Number.isNaN(ms) ? at.fault(`\`${value}\` is not a time`, "write it as 2026-01-31T12:00:00Z") : ms;
     }),
   ),
   annotations: optional(record(text)),

@@ -58,19 +58,28 @@ export function visibleLines(name: string, lines: readonly string[], http2 = fal
   return valid === null ? null : [valid];
 }
 
-/** Headers as a policy compares them, from the lines as they were received; names in lower case. */
+/** Headers that `connection` may not take away: a request that names one of them is answered 400. */
+const NOT_FOR_CONNECTION = /^(x-forwarded-for|x-forwarded-host|x-forwarded-proto|host|:.*)$/;
+
+/**
+ * Headers as a policy compares them, from the lines as they were received; names in lower case. Null where the request is
+ * answered 400 for what its `connection` header names. Of a WebSocket upgrade Envoy takes nothing away.
+ */
 export function visibleHeaders(
   received: ReadonlyMap<string, readonly string[]>,
   http2 = false,
-): Map<string, readonly string[]> {
+): Map<string, readonly string[]> | null {
   const [connection] = keptLines("connection", received.get("connection") ?? [], http2);
   const nominated = words(connection);
   const isWebSocket = nominated.includes("upgrade") && received.get("upgrade")?.[0]?.toLowerCase() === "websocket";
+  if (!isWebSocket && nominated.some((name) => NOT_FOR_CONNECTION.test(name))) {
+    return null;
+  }
   const headers = new Map<string, readonly string[]>();
   for (const [name, lines] of received) {
-    const isUpgrade = isWebSocket && (name === "connection" || name === "upgrade");
-    const visible = isUpgrade ? keptLines(name, lines, http2) : visibleLines(name, lines, http2);
-    if (visible !== null && (isUpgrade || !nominated.includes(name))) {
+    const isKept = isWebSocket && (["connection", "upgrade", "te"].includes(name) || nominated.includes(name));
+    const visible = isKept ? keptLines(name, lines, http2) : visibleLines(name, lines, http2);
+    if (visible !== null && visible.length > 0 && (isKept || name === "te" || !nominated.includes(name))) {
       headers.set(name, visible);
     }
   }
@@ -107,5 +116,5 @@ export function addLine(headers: Map<string, readonly string[]>, name: string, v
 /** The address that counts as the remote one: the last entry of X-Forwarded-For, where that is an address. */
 export function lastForwardedFor(lines: readonly string[] | null): string | null {
   const last = lines?.at(-1)?.split(",").at(-1)?.trim();
-  return last === undefined || last === "" ? null : last;
+  return last === undefined || last === "" || last.includes("%") ? null : last;
 }

@@ -20,17 +20,36 @@ const uri = refined(text, (value, at) => {
     : at.fault(`\`${value}\` is not an http or https URL`, "write it as https://host/path");
 });
 
+/** Istio reads each key, and refuses a set with one that it does not know. An empty text is none. */
 const jwks = refined(text, (value, at) => {
+  if (value === "") {
+    return value;
+  }
   try {
-    const set = JSON.parse(value) as unknown;
-    if (typeof set === "object" && set !== null && ("keys" in set ? Array.isArray(set.keys) : "kty" in set)) {
+    const set = JSON.parse(value) as { readonly keys?: unknown } | null;
+    const keys: unknown = typeof set === "object" && set !== null && "keys" in set ? set.keys : [set];
+    if (Array.isArray(keys) && keys.every(isKey)) {
       return value;
     }
   } catch {
     // Reported below.
   }
-  return at.fault("`jwks` is not a JSON Web Key Set", 'write it as {"keys": [...]}');
+  return at.fault("`jwks` is not a JSON Web Key Set", 'write it as {"keys": [{"kty": "EC", …}]}');
 });
+
+const MATERIAL: Readonly<Record<string, readonly string[]>> = {
+  RSA: ["n", "e"],
+  EC: ["crv", "x", "y"],
+  OKP: ["crv", "x"],
+  oct: ["k"],
+};
+
+/** Its type, and the members that the type needs. */
+function isKey(value: unknown): boolean {
+  const key = (typeof value === "object" && value !== null ? value : {}) as Readonly<Record<string, unknown>>;
+  const needed = Object.hasOwn(MATERIAL, String(key.kty)) ? MATERIAL[String(key.kty)] : undefined;
+  return needed?.every((name) => typeof key[name] === "string" && key[name] !== "") === true;
+}
 
 const timeout = refined(text, (value, at) => {
   const ms = parseDurationMs(value);
@@ -94,14 +113,14 @@ function readRule(given: GivenRule, index: number, report: Report): JwtRule {
   if (!given.issuer && jwksUri === null) {
     report.fault(at, "one of `issuer` and `jwksUri` is needed");
   }
-  if (jwksUri !== null && given.jwks !== undefined) {
+  if (jwksUri !== null && given.jwks) {
     report.finding("jwks-twice", "warning", [...at, "jwksUri"], "`jwks` is there too: the URL is never asked");
   }
   return {
     issuer: given.issuer ?? "",
     audiences: given.audiences ?? [],
     jwksUri,
-    jwks: given.jwks ?? null,
+    jwks: given.jwks || null,
     fromHeaders: (given.fromHeaders ?? []).map(({ name, prefix }) => ({ name, prefix: prefix ?? "" })),
     fromParams: given.fromParams ?? [],
     fromCookies: given.fromCookies ?? [],

@@ -40,6 +40,9 @@ export function receivedRequest(part: RequestPart, request: DecisionRequest, mes
     return null;
   }
   const headers = receivedHeaders(part, request, mesh.trustDomain);
+  if (headers === null) {
+    return null;
+  }
   if (target.scheme !== null) {
     headers.set(":scheme", [target.scheme]);
   }
@@ -78,9 +81,12 @@ function receivedHeaders(
   part: RequestPart,
   request: DecisionRequest,
   trustDomain: string,
-): Map<string, readonly string[]> {
+): Map<string, readonly string[]> | null {
   const lines = new Map([...part.headers].map(([name, values]) => [name, values.map(wireValue)]));
   const headers = visibleHeaders(lines, part.http2);
+  if (headers === null) {
+    return null;
+  }
   if (part.token !== null) {
     addLine(headers, "authorization", `Bearer ${wireValue(part.token)}`.trimEnd());
   }
