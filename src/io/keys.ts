@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { constants, type Stats } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, rename, rm, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { EveryhopError } from "../core/base/errors.ts";
 
 /** Named secrets. Names: lower-case letters, digits, `.` and `-`. Errors: `storage-failed`, `permission-denied`. */
@@ -11,7 +11,7 @@ export interface KeyStore {
   read(name: string): Promise<Uint8Array | null>;
   /** All or nothing, and durable once it returns. */
   write(name: string, bytes: Uint8Array): Promise<void>;
-  /** Removing what is not there is no error. */
+  /** Durable once it returns. Removing what is not there is no error. */
   remove(name: string): Promise<void>;
   list(): Promise<readonly string[]>;
 }
@@ -42,7 +42,7 @@ export function memoryKeyStore(): KeyStore {
  * Secrets as files, 0600, in a folder of its own, 0700 (made where missing). A folder or file that others may read is
  * refused, never repaired: who could read it may have done so. INVARIANT: at rest owner-only.
  */
-export async function diskKeyStore(directory: string): Promise<KeyStore> {
+export async function diskKeyStore(directory: string, maxBytes = MAX_SECRET_BYTES): Promise<KeyStore> {
   await onDisk(directory, "prepare", async () => {
     const made = await mkdir(directory, { recursive: true, mode: 0o700 });
     if (made !== undefined) {
@@ -58,19 +58,21 @@ export async function diskKeyStore(directory: string): Promise<KeyStore> {
     }
   });
   return {
-    read: async (name) => readSecret(join(directory, checkName(name))),
-    write: async (name, bytes) => writeSecret(directory, checkName(name), bytes),
+    read: async (name) => readSecretFile(join(directory, checkName(name)), maxBytes),
+    write: async (name, bytes) => writeSecretFile(join(directory, checkName(name)), bytes),
     remove: async (name) => {
-      await onDisk(join(directory, checkName(name)), "remove", () =>
-        unlink(join(directory, name)).catch(ignoreMissing),
-      );
+      await onDisk(join(directory, checkName(name)), "remove", async () => {
+        await unlink(join(directory, name)).catch(ignoreMissing);
+        await syncFolder(directory);
+      });
     },
     list: () =>
       onDisk(directory, "read", async () => (await readdir(directory)).filter((name) => NAME.test(name)).sort()),
   };
 }
 
-async function readSecret(path: string): Promise<Uint8Array | null> {
+/** A secret in a file of its own, which has to be the owner's alone; null where there is none. */
+export async function readSecretFile(path: string, maxBytes = MAX_SECRET_BYTES): Promise<Uint8Array | null> {
   return onDisk(path, "read", async () => {
     const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(ignoreMissing);
     if (file === null) {
@@ -79,7 +81,7 @@ async function readSecret(path: string): Promise<Uint8Array | null> {
     try {
       const stats = await file.stat();
       refuseExposed(path, stats, "file");
-      if (stats.size > MAX_SECRET_BYTES) {
+      if (stats.size > maxBytes) {
         throw new EveryhopError("storage-failed", `\`${path}\` is too large to be a key`);
       }
       return await file.readFile();
@@ -89,10 +91,11 @@ async function readSecret(path: string): Promise<Uint8Array | null> {
   });
 }
 
-async function writeSecret(directory: string, name: string, bytes: Uint8Array): Promise<void> {
-  const path = join(directory, name);
+/** All or nothing, and durable once it returns. */
+export async function writeSecretFile(path: string, bytes: Uint8Array): Promise<void> {
+  const directory = dirname(path);
   await onDisk(path, "write", async () => {
-    const temporary = join(directory, `.${name}.${randomBytes(6).toString("hex")}.tmp`);
+    const temporary = join(directory, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
     try {
       await writeDurably(temporary, bytes);
       await rename(temporary, path);
@@ -100,10 +103,14 @@ async function writeSecret(directory: string, name: string, bytes: Uint8Array): 
       await unlink(temporary).catch(() => {});
       throw error;
     }
-    // The rename itself is durable only once the folder is.
-    const folder = await open(directory, constants.O_RDONLY);
-    await folder.sync().finally(() => folder.close());
+    await syncFolder(directory);
   });
+}
+
+/** A rename or removal is durable only once its folder is. */
+async function syncFolder(directory: string): Promise<void> {
+  const folder = await open(directory, constants.O_RDONLY);
+  await folder.sync().finally(() => folder.close());
 }
 
 async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {

@@ -22,6 +22,8 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
     trustDomain: "example.com",
     servers: ["localhost:8081"],
     dataDir: join(dir, "data"),
+    cache: "disk",
+    cacheKeyFile: join(dir, "data-key", "cache.key"),
     joinToken: null,
     joinTokenFile: null,
     nodeAttestor: null,
@@ -46,6 +48,11 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
 test("the servers are one or a list", () => {
   const several = MINIMUM.replace("localhost:8081", "[a:8081, b:8081, 'a:8081']");
   assert.deepEqual(load(several).servers, ["a:8081", "b:8081"]);
+});
+
+test("the key of what is kept is apart from it", () => {
+  assert.equal(load(`${MINIMUM}cacheKeyFile: /etc/everyhop/cache.key\n`).cacheKeyFile, "/etc/everyhop/cache.key");
+  assert.throws(() => load(`${MINIMUM}cacheKeyFile: data/keys/cache.key\n`), /the key is in the folder whose files/);
 });
 
 test("the names that Envoy asks by can be others", () => {

@@ -29,6 +29,10 @@ export interface AgentConfig {
   /** `host:port` of each replica of the server. */
   readonly servers: readonly string[];
   readonly dataDir: string;
+  /** Whether identities are kept in `dataDir` for the next start. */
+  readonly cache: "disk" | "memory";
+  /** The key that what is kept is sealed with; not in `dataDir`. */
+  readonly cacheKeyFile: string;
   readonly joinToken: string | null;
   readonly joinTokenFile: string | null;
   /** How the node proves itself; null: by a join token. */
@@ -72,6 +76,8 @@ const SHAPE = object({
   trustDomain: required(trustDomain),
   server: required(oneOrMany(hostPort())),
   dataDir: required(string({ what: "a folder" })),
+  cache: optional(oneOf("disk", "memory")),
+  cacheKeyFile: optional(string({ what: "a file" })),
   joinToken: optional(string({ pattern: /^[A-Za-z0-9._-]{1,255}$/, what: "a join token" })),
   joinTokenFile: optional(string({ what: "a file" })),
   nodeAttestor: optional(nodeAttestorShape),
@@ -136,6 +142,11 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
       fault(key, `\`${path}\` is too long for a socket (${MAX_SOCKET_PATH} bytes)`, "choose a shorter folder");
     }
   }
+  const dataDir = at(given.dataDir);
+  const cacheKeyFile = given.cacheKeyFile === undefined ? join(`${dataDir}-key`, "cache.key") : at(given.cacheKeyFile);
+  if (cacheKeyFile.startsWith(`${dataDir}/`)) {
+    fault("cacheKeyFile", "the key is in the folder whose files it seals", "keep it apart from `dataDir`");
+  }
   if (given.joinToken !== undefined && given.joinTokenFile !== undefined) {
     fault("joinTokenFile", "`joinToken` is given already", "give one of the two");
   }
@@ -161,7 +172,9 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
   const config = {
     trustDomain: given.trustDomain,
     servers: [...new Set(given.server)],
-    dataDir: at(given.dataDir),
+    dataDir,
+    cache: given.cache ?? "disk",
+    cacheKeyFile,
     joinToken: given.joinToken ?? null,
     joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),
     nodeAttestor: nodeAttestorConfig(given.nodeAttestor, baseDir),

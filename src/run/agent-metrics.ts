@@ -25,6 +25,11 @@ export function agentMetrics(agent: RunningAgent): Registry {
   gauge("everyhop_agent_synced_timestamp_seconds", "when the cache was last in step with the server", () =>
     seconds(agent.sync.value.syncedAtMs),
   );
+  gauge(
+    "everyhop_agent_cache_saved_timestamp_seconds",
+    "when what workloads are given was last written to the disk; 0 where nothing is kept",
+    () => seconds(agent.keptAtMs()),
+  );
   gauge("everyhop_agent_server_reachable", "1 while the last exchange with the server succeeded", () =>
     agent.sync.value.problem === null ? 1 : 0,
   );

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { after, before, beforeEach, test } from "node:test";
 import type { RunningAgent } from "../../src/identity/agent/agent.ts";
-import { startTestAgent, testFolder, until as untilSoon } from "../../src/identity/agent/fixture.ts";
+import { startTestAgent, testFolder, until } from "../../src/identity/agent/fixture.ts";
 import { FakeServer } from "../../src/identity/agent/server-fixture.ts";
 import { systemClock } from "../../src/io/clock.ts";
 import { type PeerName, peer, without } from "../peers.ts";
@@ -20,13 +20,6 @@ const server = new FakeServer(systemClock);
 const folder = testFolder();
 const children = new Set<ChildProcess>();
 let agent: RunningAgent;
-
-/** A cold interpreter on a busy machine takes its time. */
-async function until(condition: () => boolean, what: string): Promise<void> {
-  await untilSoon(condition, what)
-    .catch(() => untilSoon(condition, what))
-    .catch(() => untilSoon(condition, what));
-}
 
 before(async () => {
   server.federated.set("other.org", [server.ca.der]);

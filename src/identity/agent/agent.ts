@@ -1,6 +1,5 @@
 /** The agent: joins the trust domain as a node, and hands identities to the workloads of its machine. */
 import { chmod, mkdir } from "node:fs/promises";
-import { join as joinPath } from "node:path";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
@@ -8,7 +7,7 @@ import { emptyBundle } from "../../core/spiffe/bundle.ts";
 import { isTrustedKey } from "../../core/spiffe/distrust.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
-import { diskKeyStore, type KeyStore } from "../../io/keys.ts";
+import type { KeyStore } from "../../io/keys.ts";
 import type { Log } from "../../io/log.ts";
 import { proveByJoinToken } from "../attest/node/join-token/prove.ts";
 import type { MakeProof } from "../attest/node/proof.ts";
@@ -21,18 +20,14 @@ import { Callers } from "./callers.ts";
 import { Denials } from "./denials.ts";
 import { join } from "./join.ts";
 import { JwtSvids } from "./jwt-svids.ts";
+import { Keeper } from "./keeper.ts";
+import { openKeptStore } from "./kept-store.ts";
 import { connectNodeApi, type NodeApi } from "./node-api.ts";
-import {
-  forgetOwnIdentity,
-  loadAuthorities,
-  loadOwnIdentity,
-  type OwnIdentity,
-  saveAuthorities,
-  saveOwnIdentity,
-} from "./own-identity.ts";
+import { forgetOwnIdentity, loadOwnIdentity, type OwnIdentity, saveOwnIdentity } from "./own-identity.ts";
 import { SDS_DEFAULTS, type SdsOptions } from "./sds-secrets.ts";
 import { connectAnyServer } from "./servers.ts";
 import { NodeSync, type SyncState } from "./sync.ts";
+import { followBundle, trustAnchors } from "./trust-anchors.ts";
 import { serveWorkloadApi } from "./workload-api.ts";
 
 export interface AgentOptions {
@@ -41,6 +36,9 @@ export interface AgentOptions {
   readonly servers: readonly string[];
   /** A folder of the agent's own. */
   readonly dataDir: string;
+  /** Whether secrets are kept in `dataDir`, sealed with the key in `cacheKeyFile`, or end with the process. */
+  readonly cache: "disk" | "memory";
+  readonly cacheKeyFile: string;
   /** Needed to join; not needed (and not used) while the SVID from an earlier run is good. */
   readonly joinToken: string | null;
   /** How else the node proves itself, at the start and again whenever it has to. */
@@ -72,6 +70,8 @@ export interface RunningAgent {
   connections(): { readonly workload: number; readonly broker: number };
   /** Processes that streams are open for, each as often as it has streams. */
   watchedProcesses(): number;
+  /** When what could be handed out was last written to the disk; null: nothing is there. */
+  keptAtMs(): number | null;
   /** What each workload attestor has done so far. */
   attestations(): ReadonlyMap<string, AttestorTally>;
   /** Resolves when it was closed; rejects where it cannot go on. */
@@ -86,20 +86,46 @@ export interface RunningAgent {
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { trustDomain, dataDir, clock, log } = options;
   await ownFolder(dataDir);
-  const keys = await diskKeyStore(joinPath(dataDir, "keys"));
+  const store = await openKeptStore(options);
+  const keys = store.own;
   const trust = await trustAnchors(options, keys);
   const connect = connector(options, trust.authorities);
   const own = new Cell(await ownIdentity(options, keys, connect));
   const cache = new IdentityCache(trustDomain, clock);
   cache.setBundle({ ...emptyBundle(trustDomain), x509Authorities: trust.authorities.value });
-  cache.changed.watch(() => trust.learn(cache.bundle.x509Authorities));
-  const sync = new NodeSync({
+  const jwtSvids = new JwtSvids(
+    (entryId, audience) => sync.signJwt(entryId, audience),
+    clock,
+    () => keeper.save(),
+  );
+  const keeper = new Keeper({
+    store,
+    agentId: () => own.value.svid.id,
+    contents: (change) => ({
+      ...cache.contents(change),
+      tokens: jwtSvids.contents(),
+      syncedAtMs: sync.state.value.syncedAtMs ?? 0,
+    }),
+    clock,
+    log,
+  });
+  const kept = await keeper.load(own.value.svid.id);
+  if (kept !== null) {
+    cache.restore(kept);
+    jwtSvids.restore(kept.tokens);
+    log.info("goes on with what an earlier run kept", { svids: cache.svidCount, syncedAt: iso(kept.syncedAtMs) });
+  }
+  followBundle(cache, trust.learn);
+  cache.changed.watch(() => keeper.save());
+  const sync: NodeSync = new NodeSync({
     ...options,
     connect,
     cache,
     own,
     prove: options.prove ?? null,
     save: (next) => saveOwnIdentity(keys, next),
+    withdraw: (change) => keeper.withdraw(change, () => cache.apply(change)),
+    syncedAtMs: kept?.syncedAtMs ?? null,
     refreshAuthorities: trust.refresh,
   });
   const ended = sync
@@ -108,20 +134,23 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       const error = toEveryhopError(thrown);
       log.error("the agent ends", { error });
       if (error.code === "unauthenticated" || error.code === "permission-denied") {
-        await forgetOwnIdentity(keys);
+        await Promise.all([forgetOwnIdentity(keys), keeper.forget()]);
       }
       throw error;
     })
     .finally(trust.settled);
   ended.catch(() => {});
   try {
-    await Promise.race([firstSync(sync.state), ended]);
-    return await serve(options, { own, cache, sync, ended });
+    await Promise.race([kept === null ? firstSync(sync.state) : firstWord(sync.state, clock), ended]);
+    return await serve(options, { own, cache, jwtSvids, keeper, sync, ended });
   } catch (error) {
     sync.close();
     throw error;
   }
 }
+
+/** A server that neither answers nor fails is waited for so long before workloads get what was kept. */
+const SERVER_PATIENCE_MS = 2_000;
 
 /** Connects to one of the servers; to the one that was good last, where the agent connects again with another SVID. */
 function connector(
@@ -157,18 +186,22 @@ async function ownFolder(dir: string): Promise<void> {
 interface Parts {
   readonly own: Cell<OwnIdentity>;
   readonly cache: IdentityCache;
+  readonly jwtSvids: JwtSvids;
+  readonly keeper: Keeper;
   readonly sync: NodeSync;
   readonly ended: Promise<void>;
 }
 
-async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts): Promise<RunningAgent> {
+async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent> {
+  const { own, cache, jwtSvids, keeper, sync, ended } = parts;
   const { clock, log } = options;
   const processes = new ProcessWatch({ ...options, needed: cache.needed });
-  const jwtSvids = new JwtSvids((entryId, audience) => sync.signJwt(entryId, audience), clock);
-  cache.changed.watch(() => {
+  const keepTokens = () => {
     const kept = new Set([...cache.entries.values()].map(({ spiffeId }) => spiffeId));
     jwtSvids.keep(kept, (keyId) => isTrustedKey(keyId, cache.bundle));
-  });
+  };
+  keepTokens();
+  cache.changed.watch(keepTokens);
   const ownSvid = new Cell(own.value.svid);
   own.watch(({ svid }) => ownSvid.set(svid));
   const agent = () => ({ spiffeId: own.value.svid.id, expiresAtMs: own.value.svid.notAfter, ...sync.state.value });
@@ -179,6 +212,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
     sync.close();
     processes.close();
     await Promise.all(closers.map((closeOne) => closeOne()));
+    await keeper.close();
   };
   try {
     const workloadApi = await serveWorkloadApi({
@@ -215,6 +249,7 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
       cache,
       sync: sync.state,
       watchedProcesses: () => processes.size,
+      keptAtMs: () => keeper.savedAtMs,
       attestations: () => processes.tally,
       connections: () => ({ workload: callers.workload.count, broker: callers.broker.count }),
       ended: stopped,
@@ -227,40 +262,6 @@ async function serve(options: AgentOptions, { own, cache, sync, ended }: Parts):
     await close();
     throw error;
   }
-}
-
-/** What the server is trusted by: kept as its bundle is, and saved for the next start. */
-async function trustAnchors({ trustBundle, clock, log }: AgentOptions, keys: KeyStore) {
-  let trusted = await loadAuthorities(keys, trustBundle);
-  const authorities = new Cell(trusted.authorities);
-  let saved: Promise<void> = Promise.resolve();
-  return {
-    authorities,
-    learn(next: readonly Uint8Array[]) {
-      if (next.length > 0 && next !== authorities.value) {
-        trusted = { authorities: next, savedAtMs: clock.now() };
-        authorities.set(next);
-        const save = trusted;
-        saved = saved
-          .then(() => saveAuthorities(keys, save))
-          .catch((error) => log.error("cannot save the trust bundle", { error }));
-      }
-    },
-    /** What was learned is on disk. */
-    settled: () => saved,
-    async refresh() {
-      try {
-        const now = await loadAuthorities(keys, trustBundle);
-        if (now.savedAtMs > trusted.savedAtMs) {
-          trusted = now;
-          authorities.set(now.authorities);
-          log.info("took new authorities from the trust bundle file", { authorities: now.authorities.length });
-        }
-      } catch (error) {
-        log.debug("no newer trust bundle", { error });
-      }
-    },
-  };
 }
 
 async function ownIdentity(
@@ -301,3 +302,21 @@ function firstSync(state: Cell<SyncState>): Promise<void> {
     });
   });
 }
+
+/**
+ * Waits until the server has answered, or could not: who takes up an earlier run's cache serves from it when the server is away,
+ * and not before it has asked.
+ */
+function firstWord(state: Cell<SyncState>, clock: Clock): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      unwatch();
+      cancel();
+      resolve();
+    };
+    const unwatch = state.watch(done);
+    const cancel = clock.after(SERVER_PATIENCE_MS, done);
+  });
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString();

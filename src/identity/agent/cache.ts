@@ -29,12 +29,25 @@ export interface HeldBundle {
   readonly version: number;
 }
 
-interface HeldSvid {
+export interface HeldSvid {
   readonly svid: X509Svid;
   readonly revision: number;
   /** When to replace it. */
   readonly renewAtMs: number;
 }
+
+/** All that is held, to keep it and to take it up again. */
+export interface CacheContents {
+  readonly entries: readonly RegistrationEntry[];
+  readonly svids: ReadonlyMap<string, HeldSvid>;
+  readonly bundles: readonly Bundle[];
+}
+
+/** News from the server. */
+export type CacheChange =
+  | { readonly kind: "entries"; readonly entries: readonly RegistrationEntry[] }
+  | { readonly kind: "bundle"; readonly bundle: Bundle }
+  | { readonly kind: "no-bundle"; readonly trustDomain: TrustDomain };
 
 /** SVIDs are made ahead for so many entries; the rest get theirs when a workload asks. */
 const PREFETCH = 1_000;
@@ -77,6 +90,11 @@ export class IdentityCache {
     return (this.#bundles.get(this.trustDomain) as HeldBundle).bundle;
   }
 
+  /** Trust domains other than the own of which a bundle is held. */
+  get federated(): readonly TrustDomain[] {
+    return [...this.#bundles.keys()].filter((name) => name !== this.trustDomain);
+  }
+
   bundleOf(trustDomain: TrustDomain): Bundle | undefined {
     return this.#bundles.get(trustDomain)?.bundle;
   }
@@ -84,6 +102,53 @@ export class IdentityCache {
   /** Calls `wanted` when a workload asks for an SVID that was not made ahead. */
   onWanted(wanted: () => void): void {
     this.#onWanted = wanted;
+  }
+
+  /** What is held; with `change`, what would be after it. */
+  contents(change?: CacheChange): CacheContents {
+    const entries = change?.kind === "entries" ? change.entries : [...this.#entries.values()];
+    const ids = new Map(entries.map(({ id, spiffeId }) => [id, spiffeId]));
+    const gone = change?.kind === "no-bundle" ? change.trustDomain : null;
+    const bundles = [...this.#bundles.values()]
+      .map(({ bundle }) => bundle)
+      .map((held) =>
+        change?.kind === "bundle" && change.bundle.trustDomain === held.trustDomain ? change.bundle : held,
+      )
+      .filter(({ trustDomain }) => trustDomain !== gone);
+    return { entries, svids: new Map([...this.#svids].filter(([id, { svid }]) => ids.get(id) === svid.id)), bundles };
+  }
+
+  apply(change: CacheChange): void {
+    if (change.kind === "entries") {
+      this.setEntries(change.entries);
+    } else if (change.kind === "bundle") {
+      this.setBundle(change.bundle);
+    } else {
+      this.removeBundle(change.trustDomain);
+    }
+  }
+
+  /** Whether `change` takes anything away: an entry or what it was, or trust. */
+  withdraws(change: CacheChange): boolean {
+    if (change.kind === "entries") {
+      const after = new Map(change.entries.map((entry) => [entry.id, entry]));
+      return [...this.#entries].some(([id, old]) => {
+        const entry = after.get(id);
+        return entry === undefined || !sameEntry(old, entry);
+      });
+    }
+    const held = this.bundleOf(change.kind === "bundle" ? change.bundle.trustDomain : change.trustDomain);
+    return held !== undefined && (change.kind === "no-bundle" || !coversBundle(change.bundle, held));
+  }
+
+  /** Takes up what an earlier run held, as far as it is still good. */
+  restore({ entries, svids, bundles }: CacheContents): void {
+    const now = this.#clock.now();
+    this.setEntries(entries);
+    for (const bundle of bundles) {
+      this.setBundle(bundle);
+    }
+    this.setSvids(new Map([...svids].filter(([, { svid }]) => svid.notAfter > now)), new Map());
   }
 
   /** Replaces all entries; SVIDs of those that are gone, or name another identity now, are dropped at once. */
@@ -279,6 +344,17 @@ function prefixesOf(entries: readonly RegistrationEntry[]): ReadonlySet<string> 
 
 function sameEntry(a: RegistrationEntry | undefined, b: RegistrationEntry): boolean {
   return a !== undefined && a.revision === b.revision && JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** Whether all that `inner` trusts is trusted by `outer` too. */
+function coversBundle(outer: Bundle, inner: Bundle): boolean {
+  const x509 = new Set(outer.x509Authorities.map(base64));
+  const jwt = new Set(outer.jwtAuthorities.map(({ keyId, tainted }) => `${tainted} ${keyId}`));
+  return (
+    inner.x509Authorities.every((der) => x509.has(base64(der))) &&
+    inner.jwtAuthorities.every(({ keyId, tainted }) => jwt.has(`${tainted} ${keyId}`)) &&
+    outer.taintedX509KeyIds.every((id) => inner.taintedX509KeyIds.includes(id))
+  );
 }
 
 function sameBundle(a: Bundle, b: Bundle): boolean {

@@ -19,18 +19,22 @@ export function testFolder(): TestFolder {
   return { dir, remove: () => rmSync(dir, { recursive: true, force: true }) };
 }
 
-/** An agent of `server` with its files in `dir`. */
+/** An agent of `server` with its files in `dir`; where `bundlePem` is null, bundle.pem is there already. */
 export function startTestAgent(
-  server: FakeServer,
+  server: Pick<FakeServer, "address" | "clock"> & { readonly bundlePem: string | null },
   dir: string,
   options: Partial<AgentOptions> = {},
 ): Promise<RunningAgent> {
   const trustBundle = join(dir, "bundle.pem");
-  writeFileSync(trustBundle, server.bundlePem);
+  if (server.bundlePem !== null) {
+    writeFileSync(trustBundle, server.bundlePem);
+  }
   return startAgent({
     trustDomain: TRUST_DOMAIN,
     servers: [server.address],
     dataDir: join(dir, "data"),
+    cache: "disk",
+    cacheKeyFile: join(dir, "key", "cache.key"),
     joinToken: "token-1",
     trustBundle,
     socket: join(dir, "agent.sock"),
@@ -45,9 +49,9 @@ export function startTestAgent(
   });
 }
 
-/** Waits for `condition`, moving a fake clock on meanwhile where `step` is given. Fails after ten real seconds. */
+/** Waits for `condition`, moving a fake clock on meanwhile where `step` is given. Fails after a minute of real time: a busy machine is no failure. */
 export async function until(condition: () => boolean, what: string, step: () => void = () => {}): Promise<void> {
-  const giveUpAt = Date.now() + 10_000;
+  const giveUpAt = Date.now() + 60_000;
   while (!condition()) {
     if (Date.now() > giveUpAt) {
       throw new Error(`did not happen in time: ${what}`);

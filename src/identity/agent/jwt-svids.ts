@@ -17,10 +17,28 @@ export class JwtSvids {
   readonly #clock: Clock;
   readonly #tokens = new Map<string, NodeJwtSvid & { readonly keyId: string }>();
   readonly #running = new Map<string, Promise<NodeJwtSvid>>();
+  readonly #onNew: () => void;
 
-  constructor(sign: Sign, clock: Clock) {
+  /** `onNew` is called with each token signed. */
+  constructor(sign: Sign, clock: Clock, onNew: () => void = () => {}) {
     this.#sign = sign;
     this.#clock = clock;
+    this.#onNew = onNew;
+  }
+
+  /** All that is remembered, to keep it and to take it up again. */
+  contents(): [string, NodeJwtSvid][] {
+    return [...this.#tokens].map(([key, { token, issuedAtMs, expiresAtMs }]) => [
+      key,
+      { token, issuedAtMs, expiresAtMs },
+    ]);
+  }
+
+  restore(tokens: readonly (readonly [string, NodeJwtSvid])[]): void {
+    const now = this.#clock.now();
+    for (const [key, token] of tokens.filter(([, { expiresAtMs }]) => expiresAtMs > now)) {
+      this.#remember(key, token);
+    }
   }
 
   /** A token of `entry` for `audience`. Rejects as the node API does, unless an older token still serves. */
@@ -37,6 +55,7 @@ export class JwtSvids {
       this.#running.set(key, started);
       const signed = await started;
       this.#remember(key, signed);
+      this.#onNew();
       return signed.token;
     } catch (error) {
       if (known !== undefined && now < known.expiresAtMs) {

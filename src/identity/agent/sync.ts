@@ -5,11 +5,10 @@ import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { isDistrusted } from "../../core/spiffe/distrust.ts";
-import type { TrustDomain } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import type { Log } from "../../io/log.ts";
 import type { MakeProof } from "../attest/node/proof.ts";
-import type { IdentityCache } from "./cache.ts";
+import type { CacheChange, IdentityCache } from "./cache.ts";
 import { newKey } from "./csr.ts";
 import { nodeFailure } from "./failure.ts";
 import { join } from "./join.ts";
@@ -31,6 +30,10 @@ export interface NodeSyncOptions {
   /** How to attest again, where the node can; a join token cannot. */
   readonly prove: MakeProof | null;
   readonly save: (own: OwnIdentity) => Promise<void>;
+  /** Applies `change`, which takes something away, once the disk says nothing else. */
+  readonly withdraw: (change: CacheChange) => Promise<void>;
+  /** When an earlier run, whose cache this one took up, was last in step; null: there is none. */
+  readonly syncedAtMs: number | null;
   /** Called while the server cannot be reached: the operator may have given new authorities. */
   readonly refreshAuthorities: () => Promise<void>;
   readonly clock: Clock;
@@ -46,7 +49,7 @@ const POLL_WITHOUT_PUSH_MS = 5_000;
 const RETRY = { firstMs: 100, maxMs: 5_000 };
 
 export class NodeSync {
-  readonly state = new Cell<SyncState>({ syncedAtMs: null, problem: null });
+  readonly state: Cell<SyncState>;
   readonly #options: NodeSyncOptions;
   #api: NodeApi;
   #ownRenewAtMs: number;
@@ -58,7 +61,6 @@ export class NodeSync {
   #entriesDirty = true;
   #bundleDirty = true;
   #federatedDirty = true;
-  #federated: ReadonlySet<TrustDomain> = new Set();
   #askAtMs = 0;
   #attempt = 0;
   #wake: () => void = () => {};
@@ -67,6 +69,7 @@ export class NodeSync {
 
   constructor(options: NodeSyncOptions) {
     this.#options = options;
+    this.state = new Cell<SyncState>({ syncedAtMs: options.syncedAtMs, problem: null });
     this.#api = options.connect(options.own.value.svid);
     this.#ownRenewAtMs = this.#renewalOf(options.own.value);
     options.cache.onWanted(() => this.#poke());
@@ -216,7 +219,7 @@ export class NodeSync {
       if (bundle.trustDomain !== cache.trustDomain) {
         throw new EveryhopError("unavailable", `the server is of the trust domain \`${bundle.trustDomain}\``);
       }
-      cache.setBundle(bundle);
+      await this.#take({ kind: "bundle", bundle });
       const now = clock.now();
       cache.renewAll(({ chain }) => isDistrusted(chain, bundle, now));
       if (isDistrusted(own.value.svid.chain, bundle, now)) {
@@ -237,7 +240,8 @@ export class NodeSync {
     this.#entriesDirty = false;
     try {
       const before = cache.entries.size;
-      cache.setEntries(await this.#api.entries(cache.entries));
+      const entries = await this.#api.entries(cache.entries);
+      await this.#take({ kind: "entries", entries });
       this.#askAtMs = clock.now() + this.#pollMs();
       // The server tells of a federated bundle as of an entry: by a new revision.
       this.#federatedDirty = true;
@@ -253,8 +257,8 @@ export class NodeSync {
   async #syncFederated(): Promise<void> {
     const { cache, log } = this.#options;
     const wanted = new Set([...cache.entries.values()].flatMap(({ federatesWith }) => federatesWith));
-    for (const gone of [...this.#federated].filter((name) => !wanted.has(name))) {
-      cache.removeBundle(gone);
+    for (const gone of cache.federated.filter((name) => !wanted.has(name))) {
+      await this.#take({ kind: "no-bundle", trustDomain: gone });
     }
     const stale = this.#federatedDirty;
     for (const name of wanted) {
@@ -262,14 +266,22 @@ export class NodeSync {
         const bundle = await this.#api.federatedBundle(name);
         if (bundle === null) {
           log.debug("the server has no bundle of a federated trust domain", { trustDomain: name });
-          cache.removeBundle(name);
+          await this.#take({ kind: "no-bundle", trustDomain: name });
         } else if (bundle.trustDomain === name) {
-          cache.setBundle(bundle);
+          await this.#take({ kind: "bundle", bundle });
         }
       }
     }
-    this.#federated = wanted;
     this.#federatedDirty = false;
+  }
+
+  async #take(change: CacheChange): Promise<void> {
+    const { cache, withdraw } = this.#options;
+    if (cache.withdraws(change)) {
+      await withdraw(change);
+    } else {
+      cache.apply(change);
+    }
   }
 
   #watch(): void {
