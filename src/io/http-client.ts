@@ -57,13 +57,13 @@ export async function callApi(endpoint: ApiEndpoint, request: ApiRequest): Promi
 }
 
 /**
- * Follows an answer that does not end, a JSON document a line (a Kubernetes watch). Returns when it has ended. Errors: `unavailable`;
- * `timeoutMs` is for the head of the answer alone, `maxBytes` for one line.
+ * Follows an answer that does not end, a JSON document a line (a Kubernetes watch). Calls `on.open` when it has begun, returns when it
+ * has ended. Errors: `unavailable`; `timeoutMs` is for the head of the answer alone, `maxBytes` for one line.
  */
 export async function followApi(
   endpoint: ApiEndpoint,
   request: ApiRequest,
-  onDocument: (document: unknown) => void,
+  on: { readonly open: () => void; readonly document: (document: unknown) => void },
   signal: AbortSignal,
 ): Promise<number> {
   const late = AbortSignal.timeout(request.timeoutMs);
@@ -71,9 +71,14 @@ export async function followApi(
   const stop = () => head.abort();
   late.addEventListener("abort", stop);
   signal.addEventListener("abort", stop);
+  // RACE: a signal that was given before is not told again.
+  if (signal.aborted) {
+    stop();
+  }
   try {
     const response = await open(endpoint, request, head.signal);
     late.removeEventListener("abort", stop);
+    on.open();
     let rest = "";
     response.setEncoding("utf8");
     for await (const chunk of response) {
@@ -84,7 +89,7 @@ export async function followApi(
         throw new Error(`a line is longer than ${request.maxBytes} bytes`);
       }
       for (const line of lines.filter((text) => text !== "")) {
-        onDocument(parseJson(line));
+        on.document(parseJson(line));
       }
     }
     return response.statusCode ?? 0;

@@ -32,13 +32,21 @@ export interface KubeEvent {
   readonly object: unknown;
 }
 
+export interface WatchListener {
+  readonly open: () => void;
+  readonly event: (event: KubeEvent) => void;
+}
+
 export interface KubeClient {
   /** The document at a path, or null where there is none. Errors: `permission-denied`, `unavailable`. */
   get(path: string, accept?: string): Promise<unknown>;
   /** The answer to a posted document (a review). Errors as `get`. */
   post(path: string, body: unknown): Promise<unknown>;
-  /** Follows the changes at a path with `watch=true` in its query, until `signal` or the server ends it. Errors as `get`. */
-  watch(path: string, onEvent: (event: KubeEvent) => void, signal: AbortSignal, accept?: string): Promise<void>;
+  /**
+   * Follows the changes at a path with `watch=true` in its query, until `signal` or the server ends it. What changed before `open` is
+   * not told. Errors as `get`.
+   */
+  watch(path: string, on: WatchListener, signal: AbortSignal): Promise<void>;
 }
 
 /** Where the API is and what a call carries, made anew for each call: credentials are replaced on disk. */
@@ -69,20 +77,16 @@ export function kubeClientOf(access: KubeConnect, timeoutMs = TIMEOUT_MS): KubeC
       const request = { method: "POST", path, headers, body, timeoutMs, maxBytes: MAX_ANSWER_BYTES } as const;
       return settle(endpoint, path, await callApi(endpoint, request));
     },
-    async watch(path, onEvent, signal, accept) {
-      const { endpoint, headers } = await connect(accept);
+    async watch(path, on, signal) {
+      const { endpoint, headers } = await connect();
       const request = { path, headers, timeoutMs, maxBytes: MAX_EVENT_BYTES };
-      const status = await followApi(
-        endpoint,
-        request,
-        (document) => {
-          const { type, object } = (document ?? {}) as Partial<KubeEvent>;
-          if (typeof type === "string") {
-            onEvent({ type, object });
-          }
-        },
-        signal,
-      );
+      const document = (document: unknown) => {
+        const { type, object } = (document ?? {}) as Partial<KubeEvent>;
+        if (typeof type === "string") {
+          on.event({ type, object });
+        }
+      };
+      const status = await followApi(endpoint, request, { open: on.open, document }, signal);
       if (status !== 0) {
         settle(endpoint, path, { status, body: null });
       }

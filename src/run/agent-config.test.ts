@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import type { EveryhopError } from "../core/base/errors.ts";
 import { loadAgentConfig, readJoinToken } from "./agent-config.ts";
-import { kubeletOptions, makeWorkloadAttestors } from "./workload-attestors.ts";
+import { kubeletOptions, makeKubeObjects, makeWorkloadAttestors } from "./workload-attestors.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "everyhop-config-"));
 after(() => rmSync(dir, { recursive: true, force: true }));
@@ -133,4 +133,17 @@ test("each workload attestor named is made, and the kubelet is found as SPIRE fi
   assert.deepEqual([certified.tokenFile, certified.caFile], [null, null]);
   assert.deepEqual(certified.client, { certFile: "/c", keyFile: "/k" });
   assert.equal(kubeletOptions({ useAnonymousAuthentication: true }, {}).tokenFile, null);
+});
+
+test("brokers name Kubernetes objects where the configuration says who, and where the API is", () => {
+  const broker = "broker: {accessPolicy: enforced, brokers: [{id: 'spiffe://example.com/ztunnel'}]}";
+  const of = (k8s: string) => load(`${MINIMUM}workloadAttestors:\n  k8s: {${k8s}}\n`).workloadAttestors;
+  assert.equal(makeKubeObjects(of(""), {}), null);
+  assert.throws(() => makeKubeObjects(of(broker), {}), /needs the Kubernetes API/);
+  const inPod = { KUBERNETES_SERVICE_HOST: "10.0.0.1", KUBERNETES_SERVICE_PORT: "443" };
+  assert.notEqual(makeKubeObjects(of(broker), inPod)?.kube, null);
+  const named = `apiServer: {address: "localhost:6443", caFile: /ca, tokenFile: /token}, ${broker}`;
+  assert.notEqual(makeKubeObjects(of(named), {})?.kube, null);
+  assert.equal(makeKubeObjects(of(broker.replace("enforced", "permissive")), {})?.kube, null);
+  assert.throws(() => of("broker: {brokers: [{id: 'spiffe://example.com/ztunnel'}]}"), /`accessPolicy` is missing/);
 });

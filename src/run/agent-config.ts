@@ -15,12 +15,13 @@ import {
   string,
   validate,
 } from "../core/base/validate.ts";
-import { type SpiffeId, sidecarId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import { type SpiffeId, sidecarId, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import { SDS_DEFAULTS, type SdsOptions } from "../identity/agent/sds-secrets.ts";
 import type { Level } from "../io/log.ts";
 import { readConfigFile } from "./config-file.ts";
 import { type NodeAttestorConfig, nodeAttestorConfig, nodeAttestorFaults, nodeAttestorShape } from "./node-attestor.ts";
 import { type HealthConfig, healthConfig, healthShape } from "./server-config.ts";
+import { hostPort, spiffeId } from "./shapes.ts";
 import { spireAgent } from "./spire/agent-file.ts";
 import { DEFAULT_WORKLOAD_ATTESTORS, WORKLOAD_ATTESTORS, type WorkloadAttestorsConfig } from "./workload-attestors.ts";
 
@@ -60,17 +61,6 @@ const trustDomain: Shape<TrustDomain> = refined(string(), (name, at) => {
   const fault = trustDomainFault(name);
   return fault === null ? (name as TrustDomain) : at.fault(`\`${name}\` is not a trust domain: ${fault}`);
 });
-
-const spiffeId: Shape<SpiffeId> = refined(string(), (text, at) => {
-  const fault = spiffeIdFault(text);
-  return fault === null ? (text as SpiffeId) : at.fault(`\`${text}\` is not a SPIFFE ID: ${fault}`);
-});
-
-const hostPort = (): Shape<string> =>
-  refined(string({ what: "`host:port`" }), (text, at) => {
-    const port = Number(/^(?:\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):(\d{1,5})$/.exec(text)?.[1] ?? -1);
-    return port >= 0 && port <= 65_535 ? text : at.fault(`\`${text}\` is not \`host:port\``);
-  });
 
 const SHAPE = object({
   trustDomain: required(trustDomain),

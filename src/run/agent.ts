@@ -8,7 +8,7 @@ import { type AgentConfig, readJoinToken } from "./agent-config.ts";
 import { agentMetrics } from "./agent-metrics.ts";
 import { healthRoutes } from "./health.ts";
 import { makeProof } from "./node-attestor.ts";
-import { makeWorkloadAttestors } from "./workload-attestors.ts";
+import { makeKubeObjects, makeWorkloadAttestors } from "./workload-attestors.ts";
 
 /** What one line on standard output says when all is ready. */
 export interface AgentReady {
@@ -41,6 +41,7 @@ export async function runAgent(config: AgentConfig, log: Log): Promise<AgentProc
     joinToken: readJoinToken(config),
     prove: config.nodeAttestor === null ? null : makeProof(config.nodeAttestor),
     attestors: makeWorkloadAttestors(config.workloadAttestors),
+    kubeObjects: makeKubeObjects(config.workloadAttestors, process.env),
     clock: systemClock,
     random: Math.random,
     log,

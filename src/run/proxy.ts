@@ -126,7 +126,7 @@ function followService(config: ProxyConfig, sidecar: Sidecar, own: X509Source, l
     }
     const { spiffeId } = workload;
     const identity = log.with({ identity: "service", pid });
-    const next = watchBroker({ brokerSocket, own, pid, spiffeId, log: identity, clock: systemClock });
+    const next = watchBroker({ brokerSocket, own, workload: { pid }, spiffeId, log: identity, clock: systemClock });
     source = next;
     next.bundles.watch((bundles) => source === next && state.bundles.set(bundles));
     next.svid.watch((svid) => source === next && state.svid.set(svid));

@@ -5,21 +5,28 @@ import {
   boolean,
   duration,
   integer,
+  list,
   object,
+  oneOf,
   optional,
   port,
   refined,
+  required,
   type Shape,
   string,
 } from "../core/base/validate.ts";
+import type { KubeObjectsOptions } from "../identity/agent/broker.ts";
 import type { WorkloadAttestor } from "../identity/attest/workload/attest.ts";
 import { DOCKER_DEFAULTS, dockerAttestor } from "../identity/attest/workload/docker/docker.ts";
 import { K8S_DEFAULTS, k8sAttestor } from "../identity/attest/workload/k8s/k8s.ts";
 import { type KubeletOptions, kubeletPods } from "../identity/attest/workload/k8s/kubelet.ts";
+import { KubeObjects } from "../identity/attest/workload/k8s/objects.ts";
+import { NodePods } from "../identity/attest/workload/k8s/pods.ts";
 import { systemdAttestor } from "../identity/attest/workload/systemd/systemd.ts";
 import { unixAttestor } from "../identity/attest/workload/unix/unix.ts";
 import { systemClock } from "../io/clock.ts";
 import { inClusterConfig, type KubeClient, kubeClient, SERVICE_ACCOUNT } from "../io/kube.ts";
+import { hostPort, spiffeId } from "./shapes.ts";
 
 /** A unix socket, as `unix:///run/docker.sock` or a path. */
 const socketPath: Shape<string> = refined(string({ what: "the path of a socket" }), (text, at) => {
@@ -45,6 +52,19 @@ const DOCKER = object({
   apiVersion: optional(string({ pattern: /^\d+\.\d+$/, what: "a version such as `1.44`" })),
 });
 
+const API_SERVER = object({
+  address: required(hostPort()),
+  caFile: required(filePath),
+  tokenFile: required(filePath),
+});
+
+const K8S_BROKER = object({
+  accessPolicy: required(oneOf("enforced", "permissive")),
+  brokers: required(
+    list(object({ id: required(spiffeId), podReferenceScope: optional(oneOf("agent-node", "cluster")) }), { min: 1 }),
+  ),
+});
+
 const K8S_FIELDS = object({
   kubeletSecurePort: optional(port()),
   kubeletReadOnlyPort: optional(port()),
@@ -60,6 +80,8 @@ const K8S_FIELDS = object({
   pollRetryInterval: optional(duration(10)),
   disableContainerSelectors: optional(boolean()),
   enableNamespaceLabels: optional(boolean()),
+  apiServer: optional(API_SERVER),
+  broker: optional(K8S_BROKER),
 });
 
 type K8sConfig = typeof K8S_FIELDS extends Shape<infer T> ? T : never;
@@ -106,7 +128,7 @@ function makeK8s(config: K8sConfig, env: Environment): WorkloadAttestor {
     maxPollAttempts: config.maxPollAttempts ?? K8S_DEFAULTS.maxPollAttempts,
     pollRetryIntervalMs: config.pollRetryInterval ?? K8S_DEFAULTS.pollRetryIntervalMs,
     disableContainerSelectors: config.disableContainerSelectors ?? K8S_DEFAULTS.disableContainerSelectors,
-    namespaceLabels: config.enableNamespaceLabels === true ? clusterClient(env) : null,
+    namespaceLabels: config.enableNamespaceLabels === true ? inPod(apiClient(config, env)) : null,
   });
 }
 
@@ -130,12 +152,50 @@ export function kubeletOptions(config: K8sConfig, env: Environment): KubeletOpti
   };
 }
 
-function clusterClient(env: Environment): KubeClient {
-  const cluster = inClusterConfig(env);
-  if (cluster === null) {
-    throw new EveryhopError("config-invalid", "`enableNamespaceLabels` needs Kubernetes, and this is no pod", {
-      hint: "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT name its API",
+/** What brokers may name beside processes; null where the configuration says nothing of it. */
+export function makeKubeObjects(config: WorkloadAttestorsConfig, env: Environment): KubeObjectsOptions | null {
+  const { k8s } = config;
+  if (k8s?.broker === undefined) {
+    return null;
+  }
+  const { accessPolicy, brokers } = k8s.broker;
+  const client = apiClient(k8s, env);
+  const kube = accessPolicy === "enforced" ? inPod(client) : client;
+  const kubelet = kubeletOptions(k8s, env);
+  const pods = new NodePods({
+    list: () => kubeletPods(kubelet),
+    clock: systemClock,
+    maxAttempts: 1,
+    retryMs: k8s.pollRetryInterval ?? K8S_DEFAULTS.pollRetryIntervalMs,
+    podIsEnough: true,
+  });
+  const objects = new KubeObjects({
+    kube,
+    nodePods: () => pods.all(),
+    clock: systemClock,
+    namespaceLabels: k8s.enableNamespaceLabels === true,
+    accessPolicy,
+    brokers: new Map(brokers.map(({ id, podReferenceScope = "agent-node" }) => [id, podReferenceScope])),
+  });
+  return { objects, kube };
+}
+
+/** The Kubernetes API: as configured, else as a pod finds it; null where there is none. */
+function apiClient({ apiServer }: K8sConfig, env: Environment): KubeClient | null {
+  const cluster = apiServer === undefined ? inClusterConfig(env) : { ...apiServer, ...splitAddress(apiServer.address) };
+  return cluster === null ? null : kubeClient(cluster);
+}
+
+function splitAddress(address: string): { readonly host: string; readonly port: number } {
+  const colon = address.lastIndexOf(":");
+  return { host: address.slice(0, colon).replace(/^\[|\]$/g, ""), port: Number(address.slice(colon + 1)) };
+}
+
+function inPod(client: KubeClient | null): KubeClient {
+  if (client === null) {
+    throw new EveryhopError("config-invalid", "`k8s` needs the Kubernetes API for this, and this is no pod", {
+      hint: "name it as `apiServer: {address, caFile, tokenFile}`",
     });
   }
-  return kubeClient(cluster);
+  return client;
 }

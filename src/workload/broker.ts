@@ -7,7 +7,12 @@ import type { Clock } from "../core/base/clock.ts";
 import { pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from "../core/spiffe/id.ts";
 import type { X509Bundles, X509Svid } from "../core/spiffe/svid.ts";
 import { bundlesOf, verifyX509Svid } from "../core/spiffe/x509-svid.ts";
-import { API, type SubscribeToX509SVIDResponse, WorkloadPIDReferenceSchema } from "../gen/spiffe/broker/api_pb.js";
+import {
+  API,
+  KubernetesObjectReferenceSchema,
+  type SubscribeToX509SVIDResponse,
+  WorkloadPIDReferenceSchema,
+} from "../gen/spiffe/broker/api_pb.js";
 import type { Log } from "../io/log.ts";
 import { makeClient } from "../io/rpc/adapter.ts";
 import { SPIFFE_CHANNEL_OPTIONS, spiffeCredentials } from "../io/rpc/channel.ts";
@@ -20,8 +25,8 @@ export interface WatchBrokerOptions {
   readonly brokerSocket: string;
   /** Our own identity, with which the agent lets us in: as `watchX509` gives it. */
   readonly own: { readonly svid: Cell<X509Svid | null>; readonly bundles: Cell<X509Bundles> };
-  /** The process whose identity is wanted. */
-  readonly pid: number;
+  /** Whose identity is wanted. */
+  readonly workload: { readonly pid: number } | { readonly object: KubernetesObject };
   /** The identity it must have: another one is not used. */
   readonly spiffeId: SpiffeId;
   readonly log: Log;
@@ -29,9 +34,18 @@ export interface WatchBrokerOptions {
   readonly random?: () => number;
 }
 
+/** SPEC: Broker API §3.1.3. `group` is `core` for the core group; name (with its namespace, where the type has them), uid, or both. */
+export interface KubernetesObject {
+  readonly plural: string;
+  readonly group: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+}
+
 /**
- * Follows the identity of process `pid`. While `own.svid` is null it waits; when that rotates it connects anew, and the values
- * stay meanwhile. `svid` becomes null as soon as the process ends or is no longer what its registration says.
+ * Follows the identity of a process or a Kubernetes object. While `own.svid` is null it waits; when that rotates it connects anew, and the values
+ * stay meanwhile. `svid` becomes null as soon as that ends or is no longer what its registration says.
  */
 export function watchBroker(options: WatchBrokerOptions): X509Source {
   const { own, spiffeId, clock } = options;
@@ -44,7 +58,7 @@ export function watchBroker(options: WatchBrokerOptions): X509Source {
         return null;
       }
       const stream = client.subscribeToX509SVID(
-        { reference: pidReference(options.pid) },
+        { reference: referenceTo(options.workload) },
         { metadata: brokerMetadata() },
       );
       return {
@@ -98,6 +112,20 @@ function agentFault(
   return verified.trustDomain === trustDomain && pathOf(verified.id).startsWith("/spire/agent/")
     ? null
     : `\`${verified.id}\` is not an agent of \`${trustDomain}\``;
+}
+
+function referenceTo(workload: WatchBrokerOptions["workload"]) {
+  return "pid" in workload ? pidReference(workload.pid) : objectReference(workload.object);
+}
+
+/** A reference to a Kubernetes object, as the Broker API takes it. */
+export function objectReference({ plural, group, namespace, name, uid }: KubernetesObject) {
+  const reference = create(KubernetesObjectReferenceSchema, {
+    type: { plural, group },
+    ...(name === "" ? {} : { key: { namespace, name } }),
+    uid,
+  });
+  return { reference: anyPack(KubernetesObjectReferenceSchema, reference) };
 }
 
 /** A reference to a process, as the Broker API takes it. SPEC: Broker API §3.2.1. */

@@ -14,7 +14,7 @@ import type { MakeProof } from "../attest/node/proof.ts";
 import type { WorkloadAttestor } from "../attest/workload/attest.ts";
 import { serveAgentAdmin } from "./admin.ts";
 import { type AttestorTally, ProcessWatch } from "./attested.ts";
-import { serveBroker } from "./broker.ts";
+import { type KubeObjectsOptions, serveBroker } from "./broker.ts";
 import { IdentityCache } from "./cache.ts";
 import { Callers } from "./callers.ts";
 import { Denials } from "./denials.ts";
@@ -51,6 +51,8 @@ export interface AgentOptions {
   /** For the agent's own user alone. */
   readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
+  /** Default: brokers name processes alone. */
+  readonly kubeObjects?: KubeObjectsOptions | null;
   readonly sds?: SdsOptions;
   readonly attestors: readonly WorkloadAttestor[];
   readonly clock: Clock;
@@ -230,6 +232,7 @@ async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent>
       socket: options.brokerSocket,
       svid: ownSvid,
       brokers,
+      kubeObjects: options.kubeObjects ?? null,
     });
     closers.push(() => broker.close());
     const admin = await serveAgentAdmin({

@@ -39,8 +39,12 @@ export function noIdentityEnd(metadata: Readonly<Record<string, string>>): CallE
 }
 
 /** A broker's answer with its machine-readable reason. */
-export function brokerEnd(code: number, details: string, reason: BrokerReason, pid?: number): CallEnd {
-  const metadata: Record<string, string> = pid === undefined ? {} : { pid: String(pid) };
+export function brokerEnd(
+  code: number,
+  details: string,
+  reason: BrokerReason,
+  metadata: Readonly<Record<string, string>>,
+): CallEnd {
   return withErrorInfo(code, details, { reason, domain: "spiffe.io", metadata });
 }
 

@@ -81,7 +81,7 @@ function watch(pid: number, own = sidecar()) {
   const source = watchBroker({
     brokerSocket: agent.brokerSocket,
     own,
-    pid,
+    workload: { pid },
     spiffeId: PAYMENTS,
     log: silentLog,
     clock,

@@ -1,25 +1,20 @@
 /**
  * The SPIFFE Broker API on a unix socket, with mutual TLS: a sidecar names its service's process and gets that service's
- * identity. SPEC: SPIFFE_Broker_API, SPIFFE_Broker_Endpoint.
+ * identity; a node's proxy names a Kubernetes object. SPEC: SPIFFE_Broker_API, SPIFFE_Broker_Endpoint.
  *
  * Beyond the specification, a caller has to share the network namespace of the process it names: the sidecar of one
  * isolated service cannot ask for another one's identity, though every sidecar is let in by the same SPIFFE ID.
  */
-import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import type { Metadata, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
 import { status as Status } from "@grpc/grpc-js";
 import type { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
+import type { Selector } from "../../core/entries/selector.ts";
 import { type SpiffeId, spiffeIdFault } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { verifyX509Svid } from "../../core/spiffe/x509-svid.ts";
-import {
-  API,
-  type FetchJWTSVIDRequest,
-  WorkloadPIDReferenceSchema,
-  type WorkloadReference,
-} from "../../gen/spiffe/broker/api_pb.js";
+import { API, type FetchJWTSVIDRequest, type WorkloadReference } from "../../gen/spiffe/broker/api_pb.js";
 import type { Log } from "../../io/log.ts";
 import { closePidfd, exitedPidfds, openPidfd } from "../../io/peer.ts";
 import { networkNamespace } from "../../io/process.ts";
@@ -27,14 +22,20 @@ import type { Handlers } from "../../io/rpc/adapter.ts";
 import { listenUnixTls, type RpcListener } from "../../io/rpc/listen.ts";
 import { peerChain } from "../../io/tls.ts";
 import type { ProcessReference } from "../attest/workload/observe.ts";
-import { brokerEnd, type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER } from "./answer.ts";
+import { type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
+import { type ObjectWatchOptions, watchObject } from "./attested-object.ts";
+import { invalidReference, type NamedWorkload, notEntitled, notFound, readReference } from "./broker-reference.ts";
 import type { IdentityCache } from "./cache.ts";
 import { type Caller, type Callers, LIMITS } from "./callers.ts";
 import { nodeFailure } from "./failure.ts";
 import type { JwtSvids } from "./jwt-svids.ts";
-import { type Render, renderers } from "./render.ts";
+import { type Renderers, renderers } from "./render.ts";
 import { serveStream } from "./stream.ts";
+import type { Subject } from "./subject.ts";
+
+/** How Kubernetes objects are found and watched. */
+export type KubeObjectsOptions = Pick<ObjectWatchOptions, "objects" | "kube">;
 
 export interface BrokerOptions {
   readonly socket: string;
@@ -44,6 +45,8 @@ export interface BrokerOptions {
   readonly brokers: ReadonlySet<SpiffeId>;
   readonly cache: IdentityCache;
   readonly processes: ProcessWatch;
+  /** Null: Kubernetes objects are no references here. */
+  readonly kubeObjects: KubeObjectsOptions | null;
   readonly jwtSvids: JwtSvids;
   readonly callers: Callers;
   readonly clock: Clock;
@@ -114,41 +117,30 @@ class BrokerApi {
   }
 
   handlers(): Handlers<typeof API> {
-    const renderFor = (pid: number) => renderers(this.#options.cache, () => notEntitled(pid));
     return {
-      subscribeToX509SVID: (call) => void this.#stream(call, (pid) => renderFor(pid).x509Svids),
-      subscribeToX509Bundles: (call) => void this.#stream(call, (pid) => renderFor(pid).x509Bundles),
-      subscribeToJWTBundles: (call) => void this.#stream(call, (pid) => renderFor(pid).jwtBundles),
+      subscribeToX509SVID: (call) => void this.#stream(call, "x509Svids"),
+      subscribeToX509Bundles: (call) => void this.#stream(call, "x509Bundles"),
+      subscribeToJWTBundles: (call) => void this.#stream(call, "jwtBundles"),
       fetchJWTSVID: (call, callback) => void this.#fetchJwt(call, callback),
     };
   }
 
-  async #stream(
-    call: ServerWritableStream<ReferenceOptions, unknown>,
-    renderFor: (pid: number) => Render,
-  ): Promise<void> {
-    const { cache, processes, log } = this.#options;
+  async #stream(call: ServerWritableStream<ReferenceOptions, unknown>, kind: keyof Renderers): Promise<void> {
+    const { cache, log } = this.#options;
     try {
-      const reference = this.#resolve(call, call.request.reference);
-      const { pid } = reference;
-      const lost = (error: unknown) => this.#lost(pid, error);
-      const leave = this.#enterStream(call, reference);
+      const held = this.#resolve(call, call.request.reference);
+      const { named } = held;
+      const lost = (error: unknown) => this.#lost(named, error);
+      const leave = this.#enterStream(call, held);
       const onEnd = () => {
         leave();
-        closeReference(reference);
+        held.release();
       };
       try {
-        const process = await processes.watch(reference);
-        log.debug("a broker asks", { pid, broker: this.#callerOf(call).id });
-        serveStream({
-          call,
-          process,
-          cache,
-          render: renderFor(pid),
-          lost,
-          log,
-          onEnd,
-        });
+        const process = await held.watch();
+        log.debug("a broker asks", { ...named, broker: this.#callerOf(call).id });
+        const render = renderers(cache, () => notEntitled(named))[kind];
+        serveStream({ call, process, cache, render, lost, log, onEnd });
       } catch (error) {
         onEnd();
         throw new Ended(lost(error));
@@ -158,11 +150,11 @@ class BrokerApi {
     }
   }
 
-  #enterStream(call: AnyCall, reference: ProcessReference): () => void {
+  #enterStream(call: AnyCall, held: Held): () => void {
     try {
       return this.#options.callers.enterStream(this.#callerOf(call));
     } catch (error) {
-      closeReference(reference);
+      held.release();
       throw error;
     }
   }
@@ -179,7 +171,7 @@ class BrokerApi {
   }
 
   async #jwtSvids(call: AnyCall, request: FetchJWTSVIDRequest) {
-    const { cache, processes, jwtSvids, log } = this.#options;
+    const { cache, jwtSvids, log } = this.#options;
     requireHeader(call);
     if (request.audience.length === 0 || request.audience.includes("")) {
       throw new Ended(NO_AUDIENCE);
@@ -187,22 +179,22 @@ class BrokerApi {
     if (request.spiffeId !== "" && spiffeIdFault(request.spiffeId) !== null) {
       throw new Ended(invalid("invalid requested SPIFFE ID"));
     }
-    const reference = this.#resolve(call, request.reference);
-    const leave = this.#enterStream(call, reference);
-    const { selectors } = await processes
-      .attest(reference)
+    const held = this.#resolve(call, request.reference);
+    const leave = this.#enterStream(call, held);
+    const selectors = await held
+      .attest()
       .catch((error) => {
-        throw new Ended(this.#lost(reference.pid, error));
+        throw new Ended(this.#lost(held.named, error));
       })
       .finally(() => {
         leave();
-        closeReference(reference);
+        held.release();
       });
     const entries = cache
       .matching(selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
     if (entries.length === 0) {
-      throw new Ended(notEntitled(reference.pid));
+      throw new Ended(notEntitled(held.named));
     }
     try {
       return await Promise.all(
@@ -218,24 +210,46 @@ class BrokerApi {
     }
   }
 
-  /** The process that a call names, where the caller may name it. Its pidfd is for the caller of this to close. */
-  #resolve(call: AnyCall, wanted: WorkloadReference | undefined): ProcessReference {
+  /** The workload that a call names, where the caller may name it; to be released by the caller of this. */
+  #resolve(call: AnyCall, wanted: WorkloadReference | undefined): Held {
     requireHeader(call);
     const caller = this.#callerOf(call);
     if (!this.#options.brokers.has(caller.id)) {
       this.#options.log.warn("not a broker", { spiffeId: caller.id });
       throw new Ended({ code: Status.PERMISSION_DENIED, details: `\`${caller.id}\` is not a broker` });
     }
-    const pid = readPid(wanted);
-    const pidfd = openPidfd(pid);
-    const reference = { pid, pidfd, caller: null };
+    const named = readReference(wanted);
+    return named.kind === "process" ? this.#holdProcess(caller, named) : this.#holdObject(caller, named);
+  }
+
+  #holdProcess(caller: BrokerCaller, named: NamedWorkload & { readonly kind: "process" }): Held {
+    const { processes } = this.#options;
+    const reference = { pid: named.pid, pidfd: openPidfd(named.pid), caller: null };
     try {
       this.#requireSameNamespace(caller, reference);
-      return reference;
     } catch (error) {
       closeReference(reference);
       throw error;
     }
+    return {
+      named,
+      watch: () => processes.watch(reference),
+      attest: async () => (await processes.attest(reference)).selectors,
+      release: () => closeReference(reference),
+    };
+  }
+
+  #holdObject(caller: BrokerCaller, named: NamedWorkload & { readonly kind: "object" }): Held {
+    const { kubeObjects, clock, log } = this.#options;
+    if (kubeObjects === null) {
+      throw new Ended(invalidReference("Kubernetes objects are not known here: the agent has no `k8s.broker`"));
+    }
+    return {
+      named,
+      watch: () => watchObject({ ...kubeObjects, clock, log }, named.reference, caller.id),
+      attest: async () => (await kubeObjects.objects.resolve(named.reference, caller.id)).selectors,
+      release: () => {},
+    };
   }
 
   #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): void {
@@ -247,7 +261,7 @@ class BrokerApi {
       throw new Ended({ code: Status.UNAUTHENTICATED, details: "the calling process is gone" });
     }
     if (gone[1] === true || (named === null && pidfd === null)) {
-      throw new Ended(notFound(pid));
+      throw new Ended(notFound({ kind: "process", pid }));
     }
     if (own === null || own !== named) {
       this.#options.log.warn("a broker names a process of another network namespace", {
@@ -255,56 +269,31 @@ class BrokerApi {
         brokerPid: caller.reference.pid,
         pid,
       });
-      throw new Ended(notFound(pid));
+      throw new Ended(notFound({ kind: "process", pid }));
     }
   }
 
-  #lost(pid: number, error: unknown): CallEnd {
-    this.#options.log.debug("a named process could not be attested", { pid, error });
-    const gone = error instanceof EveryhopError && (error.code === "not-found" || error.code === "permission-denied");
-    return gone ? notFound(pid) : { code: Status.UNAVAILABLE, details: "workload attestation failed" };
+  #lost(named: NamedWorkload, error: unknown): CallEnd {
+    this.#options.log.debug("a named workload could not be attested", { ...named, error });
+    const code = error instanceof EveryhopError ? error.code : null;
+    if (code === "not-found" || (named.kind === "process" && code === "permission-denied")) {
+      return notFound(named);
+    }
+    if (code === "invalid-argument") {
+      return invalidReference((error as EveryhopError).message);
+    }
+    return code === "permission-denied"
+      ? { code: Status.PERMISSION_DENIED, details: "the broker may not name this object" }
+      : { code: Status.UNAVAILABLE, details: "workload attestation failed" };
   }
 }
 
-function readPid(wanted: WorkloadReference | undefined): number {
-  const any = wanted?.reference;
-  const reference = any === undefined ? undefined : unpack(any);
-  if (reference === undefined) {
-    throw new Ended(
-      brokerEnd(
-        Status.INVALID_ARGUMENT,
-        "a workload reference of the type spiffe.broker.WorkloadPIDReference is required",
-        "WORKLOAD_REFERENCE_INVALID",
-      ),
-    );
-  }
-  if (reference.pid <= 0) {
-    throw new Ended(
-      brokerEnd(
-        Status.INVALID_ARGUMENT,
-        "the process id must be positive",
-        "WORKLOAD_REFERENCE_INVALID",
-        reference.pid,
-      ),
-    );
-  }
-  return reference.pid;
-}
-
-function unpack(any: Parameters<typeof anyUnpack>[0]) {
-  try {
-    return anyUnpack(any, WorkloadPIDReferenceSchema);
-  } catch {
-    return undefined;
-  }
-}
-
-function notFound(pid: number): CallEnd {
-  return brokerEnd(Status.NOT_FOUND, `no workload with the process id ${pid}`, "WORKLOAD_NOT_FOUND", pid);
-}
-
-function notEntitled(pid: number): CallEnd {
-  return brokerEnd(Status.PERMISSION_DENIED, "no identity issued", "WORKLOAD_NOT_ENTITLED", pid);
+/** A workload that a call names, for as long as the call needs it. */
+interface Held {
+  readonly named: NamedWorkload;
+  watch(): Promise<Subject>;
+  attest(): Promise<readonly Selector[]>;
+  release(): void;
 }
 
 function closeReference({ pidfd }: ProcessReference): void {

@@ -3,8 +3,8 @@ import type { ServerDuplexStream, ServerWritableStream } from "@grpc/grpc-js";
 import type { Selector } from "../../core/entries/selector.ts";
 import type { Log } from "../../io/log.ts";
 import { type CallEnd, Ended } from "./answer.ts";
-import type { AttestedProcess } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
+import type { Subject } from "./subject.ts";
 
 /** What to tell a workload now. */
 export type Rendered =
@@ -16,7 +16,7 @@ export type Rendered =
 
 export interface StreamOptions {
   readonly call: ServerWritableStream<unknown, unknown> | ServerDuplexStream<unknown, unknown>;
-  readonly process: AttestedProcess;
+  readonly process: Subject;
   readonly cache: IdentityCache;
   readonly render: (selectors: readonly Selector[]) => Rendered;
   /** How the stream ends where the process can no longer be attested. */

@@ -87,6 +87,12 @@ plugins {
       poll_retry_interval = "1s"
       disable_container_selectors = true
       reload_interval = "1m"
+      experimental {
+        broker {
+          access_policy = "enforced"
+          brokers = [{ id = "spiffe://a/ztunnel" pod_reference_scope = "agent_node" }]
+        }
+      }
     }
   }
 }
@@ -104,6 +110,10 @@ plugins {
       maxPollAttempts: 5,
       pollRetryInterval: 1_000,
       disableContainerSelectors: true,
+      broker: {
+        accessPolicy: "enforced",
+        brokers: [{ id: "spiffe://a/ztunnel", podReferenceScope: "agent-node" }],
+      },
     },
   });
   assert.deepEqual(findings, []);

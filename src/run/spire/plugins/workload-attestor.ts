@@ -1,6 +1,6 @@
 /** WorkloadAttestor: what the agent finds out about a process. */
 import type { PluginType } from "../plugins.ts";
-import { block, differs, duration, flag, granted, type Rule, text, to, whole } from "../translation.ts";
+import { block, blocks, differs, duration, flag, granted, type Rule, text, to, whole } from "../translation.ts";
 
 /** Each plugin is there by being named, also with no keys. */
 const named =
@@ -48,7 +48,18 @@ const K8S = block({
   experimental: block({
     sigstore,
     api_server: granted,
-    broker: differs("brokers name processes"),
+    broker: block({
+      access_policy: to(["workloadAttestors", "k8s", "broker", "accessPolicy"], text),
+      brokers: (value, at) => {
+        const brokers = blocks(value, at).map(([given]) => ({
+          id: given.id,
+          ...(given.pod_reference_scope === undefined
+            ? {}
+            : { podReferenceScope: String(given.pod_reference_scope).replace("_", "-") }),
+        }));
+        at.set(["workloadAttestors", "k8s", "broker", "brokers"], brokers);
+      },
+    }),
   }),
 });
 
