@@ -1,4 +1,5 @@
 import { type Command, Option } from "commander";
+import { EveryhopError } from "../core/base/errors.ts";
 import { parseCertificate } from "../core/x509/certificate.ts";
 import { Bundle } from "../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import { type AuthorityState, LocalAuthority } from "../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
@@ -13,7 +14,8 @@ type Client = RpcClient<typeof LocalAuthority>;
 
 interface Options extends MeshOptions {
   readonly type: Type;
-  readonly authorityId: string;
+  readonly authorityId?: string;
+  readonly subjectKeyId?: string;
   readonly json?: boolean;
 }
 
@@ -62,8 +64,8 @@ To replace a key that may have leaked, with no request lost:
   typed(group.command("show")).description("the active, the prepared and the old authority").action(show);
   order(group, "prepare", "make a new authority and publish it; it does not sign yet");
   named(order(group, "activate", "let the prepared authority sign from now on; the active one becomes old"));
-  named(order(group, "taint", "mark an old authority as no longer secure: what it signed is replaced at once"));
-  named(order(group, "revoke", "take an old authority out of the bundle: nobody believes it any more"));
+  orUpstream(order(group, "taint", "mark an old authority as no longer secure: what it signed is replaced at once"));
+  orUpstream(order(group, "revoke", "take an old authority out of the bundle: nobody believes it any more"));
 }
 
 function typed(command: Command): Command {
@@ -84,8 +86,48 @@ function named(command: Command): Command {
   return command.requiredOption("--authority-id <id>", "which, as `everyhop authority show` writes it");
 }
 
+function orUpstream(command: Command): Command {
+  return command
+    .option("--authority-id <id>", "which, as `everyhop authority show` writes it")
+    .option("--subject-key-id <id>", "instead: which upstream authority, that stands above an old one of ours");
+}
+
+/** Errors: `usage` where not exactly one of both is named. */
+async function runUpstream(
+  name: keyof typeof ORDERS,
+  options: Options & { readonly subjectKeyId: string },
+): Promise<void> {
+  const { subjectKeyId, json } = options;
+  const { upstreamAuthoritySubjectKeyId: id } = await askServer(
+    options,
+    LocalAuthority,
+    (client): Promise<Upstream> =>
+      name === "taint"
+        ? client.taintX509UpstreamAuthority({ subjectKeyId })
+        : client.revokeX509UpstreamAuthority({ subjectKeyId }),
+  );
+  if (json === true) {
+    printJson({ upstreamAuthoritySubjectKeyId: id });
+  } else {
+    print(`${DONE[name]} upstream authority:\n  Subject Key ID: ${id}`);
+  }
+}
+
+interface Upstream {
+  readonly upstreamAuthoritySubjectKeyId: string;
+}
+
 async function run(name: keyof typeof ORDERS, options: Options): Promise<void> {
-  const { type, authorityId, json } = options;
+  const { type, authorityId = "", subjectKeyId, json } = options;
+  if (subjectKeyId !== undefined && authorityId === "") {
+    await runUpstream(name, { ...options, subjectKeyId });
+    return;
+  }
+  if (name !== "prepare" && (authorityId === "") === (subjectKeyId === undefined)) {
+    throw new EveryhopError("usage", "one of `--authority-id` and `--subject-key-id` is needed", {
+      hint: "`everyhop authority show` has the ids",
+    });
+  }
   const state = await askServer(options, LocalAuthority, (client) => ORDERS[name][type](client, authorityId));
   const document = documentOf(state);
   if (json === true) {

@@ -50,6 +50,7 @@ test("little has to be said; paths are relative to the file", (t) => {
     nodeAttestors: {},
     pruneAgents: null,
     federation: null,
+    upstream: null,
     services: [],
     roles: [],
     logLevel: "info",

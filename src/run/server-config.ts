@@ -26,6 +26,7 @@ import { type SpiffeId, spiffeIdFault, type TrustDomain, trustDomainFault } from
 import type { Ceilings, KeyPlace } from "../identity/intent/intent.ts";
 import { KEY_TYPES, type KeyType } from "../identity/intent/key-type.ts";
 import type { FederationConfig } from "../identity/server/federation/federation.ts";
+import type { UpstreamConfig } from "../identity/server/upstream/open.ts";
 import type { Level } from "../io/log.ts";
 import { type Address, address } from "./address.ts";
 import { readConfigFile } from "./config-file.ts";
@@ -34,6 +35,7 @@ import { ceilings, keyManagerFaults, keyManagerShape, keyPlace, signerShape } fr
 import { type NodeAttestorsConfig, nodeAttestorsConfig, nodeAttestorsShape } from "./node-attestors.ts";
 import { roleFaults, rolesOf, rolesShape } from "./roles-config.ts";
 import { spireServer } from "./spire/server-file.ts";
+import { upstreamConfig, upstreamFaults, upstreamShape } from "./upstream-config.ts";
 
 export interface ServerConfig {
   readonly trustDomain: TrustDomain;
@@ -70,6 +72,8 @@ export interface ServerConfig {
   readonly pruneAgents: { readonly expiredForMs: number; readonly nonReattestable: boolean } | null;
   /** Our bundle endpoint, and whose bundles we follow; null: neither. */
   readonly federation: FederationConfig | null;
+  /** Who certifies our CAs; null: they are roots. */
+  readonly upstream: UpstreamConfig | null;
   readonly services: readonly Service[];
   readonly roles: readonly Role[];
   readonly logLevel: Level;
@@ -145,6 +149,7 @@ const shape = object({
     }),
   ),
   keyManager: optional(keyManagerShape),
+  upstreamAuthority: optional(upstreamShape),
   signer: optional(signerShape),
   adminIds: optional(list(spiffeId())),
   rateLimit: optional(object({ attestation: optional(boolean()), signing: optional(boolean()) })),
@@ -220,6 +225,7 @@ function complete(given: Given, dir: string): ServerConfig {
       ...(keyType === undefined ? {} : { caKeyType: keyType }),
       ...(jwtKeyType === undefined ? {} : { jwtKeyType }),
     },
+    upstream: upstreamConfig(given.upstreamAuthority, dir),
     keys: keyPlace(given.keyManager, dir, dataDir),
     ceilings: ceilings(given.signer, caTtl),
     adminIds: given.adminIds ?? [],
@@ -248,14 +254,20 @@ function complete(given: Given, dir: string): ServerConfig {
   };
 }
 
-function keyFaults({ keyManager }: Given, document: YamlDocument): Issue[] {
-  return keyManagerFaults(keyManager).map(({ field, message }) => ({
-    code: "config-invalid",
-    severity: "error",
-    message,
-    hint: "docs/operate.md#where-the-keys-are",
-    ...document.place(["keyManager", field]),
-  }));
+function keyFaults({ keyManager, upstreamAuthority }: Given, document: YamlDocument): Issue[] {
+  const issues = (
+    block: string,
+    hint: string,
+    faults: readonly { readonly field: string; readonly message: string }[],
+  ): Issue[] =>
+    faults.map(({ field, message }) => {
+      const place = document.place([block, field]);
+      return { code: "config-invalid", severity: "error", message, hint, ...place };
+    });
+  return [
+    ...issues("keyManager", "docs/operate.md#where-the-keys-are", keyManagerFaults(keyManager)),
+    ...issues("upstreamAuthority", "docs/operate.md#an-authority-above", upstreamFaults(upstreamAuthority)),
+  ];
 }
 
 /** What only the machine can say of paths. */

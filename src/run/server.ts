@@ -24,9 +24,11 @@ import { ChangeLog } from "../identity/server/change-log.ts";
 import { IdentityServer, type Listening } from "../identity/server/identity-server.ts";
 import { storeJournal } from "../identity/server/journal.ts";
 import { Registry } from "../identity/server/registry.ts";
+import { openUpstream, type UpstreamConfig } from "../identity/server/upstream/open.ts";
 import { systemClock } from "../io/clock.ts";
 import { type HttpListener, listenHttp } from "../io/http.ts";
 import { type Log, makeLog } from "../io/log.ts";
+import { diskStateFile } from "../io/state-file.ts";
 import { openSqliteStore } from "../io/store/sqlite.ts";
 import type { Store } from "../io/store/store.ts";
 import { pemChain } from "../io/tls.ts";
@@ -152,6 +154,8 @@ async function openAuthority(
   cleanups: (() => Promise<void> | void)[],
 ): Promise<Authority> {
   const kept = authoritiesFile(config);
+  const upstream = config.upstream === null ? null : await openServerUpstream(config, config.upstream, { clock, log });
+  cleanups.push(() => upstream?.close());
   const signer = await openServerSigner(config, openSigner, log);
   cleanups.push(() => signer.close());
   registerSignerGauges(metrics, () => signer.state.value);
@@ -160,6 +164,7 @@ async function openAuthority(
     signer,
     kept,
     journal: storeJournal(store.issuance, clock),
+    upstream,
     clock,
     ...config.ca,
     random: randomBytes,
@@ -167,6 +172,16 @@ async function openAuthority(
   });
   cleanups.push(() => authority.close());
   return authority;
+}
+
+function openServerUpstream(
+  config: ServerConfig,
+  upstream: UpstreamConfig,
+  { clock, log }: { clock: Clock; log: Log },
+) {
+  const { trustDomain, dataDir } = config;
+  const file = diskStateFile(join(dataDir, "upstream.json"));
+  return openUpstream({ config: upstream, trustDomain, file, clock, random: randomBytes, log });
 }
 
 function openControl(

@@ -15,7 +15,15 @@ import { type KeptAuthorities, type KeptSlot, readKept, writeKept } from "./kept
 import { Rotation } from "./rotation.ts";
 import type { AuthorityContext } from "./sign.ts";
 import type { Rotated, Slot } from "./slots.ts";
-import { createX509Authority, type IssuedX509Svid, X509Authority, type X509SvidRequest } from "./x509-authority.ts";
+import { chainFault, type Upstream } from "./upstream.ts";
+import {
+  createCertifiedAuthority,
+  createX509Authority,
+  type DownstreamCaRequest,
+  type IssuedX509Svid,
+  X509Authority,
+  type X509SvidRequest,
+} from "./x509-authority.ts";
 
 export interface AuthorityOptions {
   readonly trustDomain: TrustDomain;
@@ -24,6 +32,8 @@ export interface AuthorityOptions {
   /** Remembers which authority stands where. */
   readonly kept: StateFile;
   readonly journal: Journal;
+  /** Who certifies our CAs; default: they are roots. */
+  readonly upstream?: Upstream | null;
   readonly clock: Clock;
   /** Life of a CA and of a JWT key. Default 24 h. */
   readonly caTtlMs?: number;
@@ -47,6 +57,8 @@ export interface AuthorityOptions {
 type Optional<T, K extends keyof T> = Omit<T, K> & Partial<Pick<T, K>>;
 
 const HOUR = 3_600_000;
+/** After a CA that lost its place under the upstream authority could not be replaced. */
+const UPSTREAM_RETRY_MS = 5_000;
 
 /** What signs for a trust domain: its CAs, its JWT keys, their rotation, and the bundle that follows. The keys are the signer's. */
 export class Authority {
@@ -60,7 +72,7 @@ export class Authority {
   /** What was published last, of both kinds. */
   #slots: Slots;
   #writing: Promise<void> = Promise.resolve();
-  readonly #unwatch: () => void;
+  readonly #unwatch: (() => void)[];
 
   private constructor(options: AuthorityOptions, kept: KeptAuthorities, loaded: Slots, context: AuthorityContext) {
     this.#options = options;
@@ -85,7 +97,7 @@ export class Authority {
     });
     this.bundle = new Cell<Bundle>(emptyBundle(options.trustDomain));
     this.bundle.set(this.#bundleNow());
-    this.#unwatch = signer.keys.watch(() => this.#replaceLost());
+    this.#unwatch = [signer.keys.watch(() => this.#replaceLost())];
   }
 
   /** Loads what was kept, makes what is missing, and begins to rotate. Errors: `storage-failed`, `permission-denied`. */
@@ -98,6 +110,7 @@ export class Authority {
       await authority.#discardStrays();
       await authority.x509.start();
       await authority.jwt.start();
+      authority.#followUpstream();
     } catch (error) {
       await authority.close();
       throw error;
@@ -121,7 +134,9 @@ export class Authority {
 
   /** Ends rotation; what is under way is finished first. */
   async close(): Promise<void> {
-    this.#unwatch();
+    for (const end of this.#unwatch) {
+      end();
+    }
     this.x509.stop();
     this.jwt.stop();
     await Promise.all([this.x509.settled(), this.jwt.settled()]);
@@ -131,13 +146,50 @@ export class Authority {
     return this.#options.caTtlMs ?? 24 * HOUR;
   }
 
-  #createX509(now: number): Promise<X509Authority> {
-    return createX509Authority(this.#context, this.#options.caKeyType ?? "ec-p256", this.#caTtlMs, now);
+  /** Who certifies our CAs; null: they are roots. */
+  get upstream(): Upstream | null {
+    return this.#options.upstream ?? null;
   }
 
-  #createJwt(now: number): Promise<JwtSigningAuthority> {
+  #createX509(now: number): Promise<X509Authority> {
+    const { caKeyType = "ec-p256" } = this.#options;
+    return this.upstream === null
+      ? createX509Authority(this.#context, caKeyType, this.#caTtlMs, now)
+      : createCertifiedAuthority(this.#context, this.upstream, caKeyType, this.#caTtlMs, now);
+  }
+
+  /** INVARIANT: known above before it is in our own bundle, and in that before it signs. */
+  async #createJwt(now: number): Promise<JwtSigningAuthority> {
     const { jwtKeyType, caKeyType = "ec-p256" } = this.#options;
-    return createJwtAuthority(this.#context, jwtKeyType ?? caKeyType, this.#caTtlMs, now);
+    const authority = await createJwtAuthority(this.#context, jwtKeyType ?? caKeyType, this.#caTtlMs, now);
+    await this.upstream?.publish?.(authority.inBundle(false));
+    return authority;
+  }
+
+  /** Certifies the CA of a server below us; DER, its certificate first. Errors: as X509Authority.certify. */
+  certifyDownstream(request: Optional<DownstreamCaRequest, "ttlMs">): Promise<readonly Uint8Array[]> {
+    const ttlMs = Math.min(request.ttlMs || this.#caTtlMs, this.#caTtlMs);
+    return this.x509.active().certify({ ...request, ttlMs }, this.#options.clock.now());
+  }
+
+  /** Where what is above us is tainted or taken out, another CA takes over at once: what hangs below it is replaced after that. */
+  #followUpstream(): void {
+    const { upstream, clock, onError = () => {} } = this.#options;
+    if (upstream === null || upstream === undefined) {
+      return;
+    }
+    let cancel = (): void => {};
+    const isFaulty = ({ chain }: X509Authority): boolean =>
+      chain.length > 0 && chainFault(chain, upstream.bundle.value, clock.now()) !== null;
+    const replace = (): void => {
+      cancel();
+      this.x509.replace(isFaulty).catch((error: unknown) => {
+        onError(error);
+        cancel = clock.after(UPSTREAM_RETRY_MS, replace);
+      });
+    };
+    this.#unwatch.push(upstream.bundle.watch(replace), () => cancel());
+    replace();
   }
 
   /** Destroys keys that no slot names: a crash between making one and recording it leaves such. */
@@ -164,7 +216,7 @@ export class Authority {
       const sequence = this.#kept.sequence + 1n;
       const kept = {
         sequence,
-        x509: slots.x509.map((slot) => keptSlot(slot, [slot.authority.certificate.der])),
+        x509: slots.x509.map((slot) => keptSlot(slot, slot.authority.published)),
         jwt: slots.jwt.map((slot) => keptSlot(slot, [slot.authority.publicKey])),
       };
       await writeKept(this.#options.kept, kept);
@@ -181,7 +233,10 @@ export class Authority {
     const { x509, jwt } = this.#slots;
     return {
       trustDomain: this.#options.trustDomain,
-      x509Authorities: x509.map(({ authority }) => authority.certificate.der),
+      // Whoever is certified by others is believed by their roots, which are in their bundle.
+      x509Authorities: x509
+        .filter(({ authority }) => authority.upstreamId === null)
+        .map(({ authority }) => authority.certificate.der),
       taintedX509KeyIds: x509.filter(({ tainted }) => tainted).map(({ authority }) => authority.id),
       jwtAuthorities: jwt.map(({ authority, tainted }) => authority.inBundle(tainted)),
       sequence: this.#kept.sequence,
@@ -199,8 +254,8 @@ function load(context: AuthorityContext, kept: KeptAuthorities): Slots {
   const { signer } = context;
   const x509 = kept.x509.map((slot) => {
     const key = heldKey(signer, slot, "x509");
-    const [certificate] = slot.published ?? key?.chain ?? [];
-    const authority = new X509Authority(context, parseCertificate(certificate ?? missing(slot, "x509")));
+    const [certificate, ...above] = slot.published ?? key?.chain ?? [];
+    const authority = new X509Authority(context, parseCertificate(certificate ?? missing(slot, "x509")), above);
     return { ...standing(slot, key), authority };
   });
   const jwt = kept.jwt.map((slot) => {

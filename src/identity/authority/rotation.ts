@@ -114,6 +114,23 @@ export class Rotation<A extends Rotated> {
     });
   }
 
+  /** Where `which` holds of the active one another takes over at once; of a prepared one, it is made anew. */
+  replace(which: (authority: A) => boolean): Promise<void> {
+    return this.#enqueue(async () => {
+      const prepared = this.#find("prepared");
+      if (prepared !== undefined && which(prepared.authority)) {
+        await this.#prepare();
+      }
+      const active = this.#find("active");
+      if (this.#running && active !== undefined && which(active.authority)) {
+        if (this.#find("prepared") === undefined) {
+          await this.#prepare();
+        }
+        await this.#activate(this.#find("prepared") as Slot<A>);
+      }
+    });
+  }
+
   /** Resolves once all that was asked for so far is done. For tests. */
   settled(): Promise<void> {
     return this.#enqueue(async () => {});

@@ -1,12 +1,19 @@
 import { EveryhopError } from "../../core/base/errors.ts";
-import type { Bundle as Value } from "../../core/spiffe/bundle.ts";
+import type { JwtAuthority, Bundle as Value } from "../../core/spiffe/bundle.ts";
 import {
   type Bundle,
   BatchDeleteFederatedBundleRequest_Mode as Mode,
 } from "../../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import type { BundleMask, Bundle as BundleMessage } from "../../gen/spire/api/types/bundle_pb.js";
 import { OK_STATUS } from "../../io/rpc/errors.ts";
-import { authoritiesFromWire, bundleFromWire, bundleToWire, trustDomainFromWire } from "./bundle-wire.ts";
+import type { Upstream } from "../authority/upstream.ts";
+import {
+  authoritiesFromWire,
+  bundleFromWire,
+  bundleToWire,
+  jwtAuthorityToWire,
+  trustDomainFromWire,
+} from "./bundle-wire.ts";
 import type { Bundles, DeleteMode } from "./bundles.ts";
 import { eachInTurn } from "./entry-service.ts";
 import type { GuardedHandlers } from "./guard.ts";
@@ -19,7 +26,7 @@ const MODES: Readonly<Record<number, DeleteMode>> = {
 };
 
 /** spire.api.server.bundle.v1.Bundle. */
-export function bundleService(bundles: Bundles): GuardedHandlers<typeof Bundle> {
+export function bundleService(bundles: Bundles, upstream: Upstream | null): GuardedHandlers<typeof Bundle> {
   return {
     countBundles: () => ({ count: bundles.federated().length + 1 }),
     getBundle: ({ outputMask }) => bundleToWire(bundles.own.value, outputMask),
@@ -28,6 +35,14 @@ export function bundleService(bundles: Bundles): GuardedHandlers<typeof Bundle> 
         throw new EveryhopError("invalid-argument", "no authorities to append");
       }
       return bundleToWire(await bundles.append(authoritiesFromWire(authorities)), outputMask);
+    },
+    async publishJWTAuthority({ jwtAuthority }) {
+      if (jwtAuthority === undefined) {
+        throw new EveryhopError("invalid-argument", "missing JWT authority");
+      }
+      const [key] = authoritiesFromWire({ x509Authorities: [], jwtAuthorities: [jwtAuthority] }).jwtAuthorities;
+      await publishKey(key as JwtAuthority, bundles, upstream);
+      return { jwtAuthorities: bundles.own.value.jwtAuthorities.map(jwtAuthorityToWire) };
     },
     listFederatedBundles({ outputMask, pageSize, pageToken }) {
       const found = page(bundles.federated(), ({ trustDomain }) => trustDomain, pageSize, pageToken);
@@ -49,6 +64,23 @@ export function bundleService(bundles: Bundles): GuardedHandlers<typeof Bundle> 
     },
     ...batchMethods(bundles),
   };
+}
+
+/** INVARIANT: a key keeps its name: nobody below can put another one under it. Known above, where there is somebody above. */
+async function publishKey(key: JwtAuthority, bundles: Bundles, upstream: Upstream | null): Promise<void> {
+  const known = bundles.own.value.jwtAuthorities.find(({ keyId }) => keyId === key.keyId);
+  if (known !== undefined && Buffer.compare(known.publicKey, key.publicKey) !== 0) {
+    throw new EveryhopError("invalid-argument", "invalid JWT authority: another key has its ID");
+  }
+  if (key.expiresAtMs === null) {
+    throw new EveryhopError("invalid-argument", "invalid JWT authority: it has no end");
+  }
+  const untainted = { ...key, tainted: false };
+  if (upstream === null || upstream.publish === null) {
+    await bundles.append({ x509Authorities: [], taintedX509KeyIds: [], jwtAuthorities: [untainted] });
+  } else {
+    await upstream.publish(untainted);
+  }
 }
 
 type Batches =

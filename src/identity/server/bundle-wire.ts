@@ -19,16 +19,15 @@ export function bundleToWire(bundle: Bundle, mask?: BundleMask): MessageInitShap
   const message = {
     trustDomain: bundle.trustDomain as string,
     x509Authorities: bundle.x509Authorities.map((asn1) => ({ asn1, tainted: isTainted(bundle, asn1) })),
-    jwtAuthorities: bundle.jwtAuthorities.map(({ publicKey, keyId, expiresAtMs, tainted }) => ({
-      publicKey,
-      keyId,
-      expiresAt: seconds(expiresAtMs),
-      tainted,
-    })),
+    jwtAuthorities: bundle.jwtAuthorities.map(jwtAuthorityToWire),
     refreshHint: seconds(bundle.refreshHintMs),
     sequenceNumber: bundle.sequence,
   };
   return masked(message, mask, ["trustDomain"]);
+}
+
+export function jwtAuthorityToWire({ publicKey, keyId, expiresAtMs, tainted }: JwtAuthority) {
+  return { publicKey, keyId, expiresAt: seconds(expiresAtMs), tainted };
 }
 
 function isTainted({ taintedX509KeyIds }: Bundle, der: Uint8Array): boolean {

@@ -1,12 +1,21 @@
 import { Cell } from "../../core/base/cell.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { type Bundle, emptyBundle } from "../../core/spiffe/bundle.ts";
+import { type Bundle, emptyBundle, type JwtAuthority } from "../../core/spiffe/bundle.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
+import { parseCertificate } from "../../core/x509/certificate.ts";
 import type { Store } from "../../io/store/store.ts";
 import { bundleFromDocument, bundleToDocument } from "./bundle-wire.ts";
 import type { Registry } from "./registry.ts";
 
 export type DeleteMode = "restrict" | "delete" | "dissociate";
+
+/** What our own bundle is made of, besides what an operator appended. */
+export interface OwnAuthorities {
+  /** What our own signers publish. */
+  readonly authorities: Cell<Bundle>;
+  /** What is believed from an upstream authority. */
+  readonly upstream?: Cell<Bundle> | null;
+}
 
 /** The bundle of our own trust domain, and those of the trust domains we federate with. */
 export class Bundles {
@@ -15,29 +24,37 @@ export class Bundles {
   readonly #store: Store;
   readonly #registry: Registry;
   readonly #authorities: Cell<Bundle>;
+  /** What is believed from above; null where nobody is. */
+  readonly #upstream: Cell<Bundle> | null;
   readonly #federated: Map<TrustDomain, Bundle>;
   readonly #changes = new Map<TrustDomain, number>();
   #appended: Bundle;
 
-  private constructor(store: Store, registry: Registry, authorities: Cell<Bundle>, kept: Map<TrustDomain, Bundle>) {
+  private constructor(
+    store: Store,
+    registry: Registry,
+    { authorities, upstream = null }: OwnAuthorities,
+    kept: Map<TrustDomain, Bundle>,
+  ) {
     const { trustDomain } = registry;
     this.#store = store;
     this.#registry = registry;
     this.#authorities = authorities;
+    this.#upstream = upstream;
     this.#appended = kept.get(trustDomain) ?? emptyBundle(trustDomain);
     kept.delete(trustDomain);
     this.#federated = kept;
     this.own = new Cell(this.#merged());
     authorities.watch(() => this.own.set(this.#merged()));
+    upstream?.watch(() => this.own.set(this.#merged()));
   }
 
-  /** `authorities` is what our own signers publish. */
-  static async open(store: Store, registry: Registry, authorities: Cell<Bundle>): Promise<Bundles> {
+  static async open(store: Store, registry: Registry, own: OwnAuthorities): Promise<Bundles> {
     const kept = new Map<TrustDomain, Bundle>();
     for (const { trustDomain, document } of registry.bundles()) {
       kept.set(trustDomain, bundleFromDocument(trustDomain, document));
     }
-    const bundles = new Bundles(store, registry, authorities, kept);
+    const bundles = new Bundles(store, registry, own, kept);
     registry.watch((change) => {
       if (change.kind === "bundle") {
         bundles.#apply(
@@ -66,18 +83,17 @@ export class Bundles {
     }
   }
 
-  /** Both parts count their changes, and neither ever counts down: so does the sum. */
+  /** Each part counts its changes, and none ever counts down: so does the sum. */
   #merged(): Bundle {
     const ours = this.#authorities.value;
-    const extra = this.#appended;
+    const parts = [ours, this.#appended, ...(this.#upstream === null ? [] : [this.#upstream.value])];
     return {
       ...ours,
-      x509Authorities: distinct([...ours.x509Authorities, ...extra.x509Authorities], (der) =>
-        Buffer.from(der).toString("base64"),
-      ),
-      taintedX509KeyIds: [...new Set([...ours.taintedX509KeyIds, ...extra.taintedX509KeyIds])],
-      jwtAuthorities: distinct([...ours.jwtAuthorities, ...extra.jwtAuthorities], ({ keyId }) => keyId),
-      sequence: ours.sequence + extra.sequence,
+      x509Authorities: distinctDers(parts.flatMap(({ x509Authorities }) => x509Authorities)),
+      taintedX509KeyIds: [...new Set(parts.flatMap(({ taintedX509KeyIds }) => taintedX509KeyIds))],
+      // The first of a name stands: nobody else's key takes the place of one of ours.
+      jwtAuthorities: distinctKeys(parts.flatMap(({ jwtAuthorities }) => jwtAuthorities)),
+      sequence: parts.reduce((sum, { sequence }) => sum + sequence, 0n),
     };
   }
 
@@ -88,13 +104,32 @@ export class Bundles {
       const before = current ?? emptyBundle(trustDomain);
       return {
         ...before,
-        x509Authorities: [...before.x509Authorities, ...extra.x509Authorities],
-        taintedX509KeyIds: [...before.taintedX509KeyIds, ...extra.taintedX509KeyIds],
-        jwtAuthorities: [...before.jwtAuthorities, ...extra.jwtAuthorities],
+        x509Authorities: distinctDers([...before.x509Authorities, ...extra.x509Authorities]),
+        taintedX509KeyIds: [...new Set([...before.taintedX509KeyIds, ...extra.taintedX509KeyIds])],
+        jwtAuthorities: distinctKeys([...before.jwtAuthorities, ...extra.jwtAuthorities]),
         sequence: before.sequence + 1n,
       };
     });
     return this.own.value;
+  }
+
+  /** Takes out of what was added what expired before. */
+  async prune(before: number): Promise<void> {
+    const isOver = (end: number | null): boolean => end !== null && end <= before;
+    const isOld = (der: Uint8Array): boolean => isOver(parseCertificate(der).notAfterMs);
+    const { x509Authorities, jwtAuthorities } = this.#appended;
+    if (!x509Authorities.some(isOld) && !jwtAuthorities.some(({ expiresAtMs }) => isOver(expiresAtMs))) {
+      return;
+    }
+    await this.#write(this.#registry.trustDomain, (current) => {
+      const kept = current ?? emptyBundle(this.#registry.trustDomain);
+      return {
+        ...kept,
+        x509Authorities: kept.x509Authorities.filter((der) => !isOld(der)),
+        jwtAuthorities: kept.jwtAuthorities.filter(({ expiresAtMs }) => !isOver(expiresAtMs)),
+        sequence: kept.sequence + 1n,
+      };
+    });
   }
 
   /** In order of trust domain. */
@@ -156,6 +191,10 @@ export class Bundles {
     return bundleFromDocument(trustDomain, record.document);
   }
 }
+
+const distinctDers = (ders: readonly Uint8Array[]): Uint8Array[] =>
+  distinct(ders, (der) => Buffer.from(der).toString("base64"));
+const distinctKeys = (keys: readonly JwtAuthority[]): JwtAuthority[] => distinct(keys, ({ keyId }) => keyId);
 
 function distinct<T>(items: readonly T[], key: (item: T) => string): T[] {
   return [...new Map(items.map((item) => [key(item), item] as const).reverse()).values()].reverse();

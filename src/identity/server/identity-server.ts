@@ -112,6 +112,8 @@ const STREAM_LIMITS = { "grpc.max_concurrent_streams": 100 };
 const EMPTY = new Uint8Array();
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
+/** How long an authority that expired stays in the bundle, where others added it. As SPIRE. */
+const DAY_MS = 86_400_000;
 
 /** For the log alone: the rights of the socket's file have let it in. */
 function processOf(socket: Socket): { pid: number; uid: number } | null {
@@ -180,8 +182,8 @@ export class IdentityServer {
     this.#services = [
       (by) => guard(Agent, agentService(registry, this.nodes, log), by),
       (by) => guard(Entry, entryService(registry), by),
-      (by) => guard(SVID, svidService(registry, issuer), by),
-      (by) => guard(BundleApi, bundleService(bundles), by),
+      (by) => guard(SVID, svidService(registry, issuer, bundles), by),
+      (by) => guard(BundleApi, bundleService(bundles, authority.upstream), by),
       (by) => guard(LocalAuthority, localAuthorityService(authority), by),
       (by) => guard(TrustDomainApi, trustDomainService(federation, bundles), by),
       (by) => guard(Node, watch.service(), by),
@@ -198,7 +200,10 @@ export class IdentityServer {
 
   static async open(options: IdentityServerOptions): Promise<IdentityServer> {
     const { store, registry, authority, clock, log } = options;
-    const bundles = await Bundles.open(store, registry, authority.bundle);
+    const bundles = await Bundles.open(store, registry, {
+      authorities: authority.bundle,
+      upstream: authority.upstream?.bundle ?? null,
+    });
     const onError = (error: unknown) => log.error("the server's own certificate could not be renewed", { error });
     const own = await keepServerSvid({ ...options, bundle: bundles.own, onError });
     const config = options.federation ?? { federatesWith: [] };
@@ -225,9 +230,12 @@ export class IdentityServer {
     let cancel = (): void => {};
     const schedule = (): void => {
       cancel = clock.after(periodMs, () => {
-        Promise.all([registry.prune(), this.nodes.prune(this.#options.pruneAgents ?? null)]).catch((error: unknown) =>
-          log.error("expired records could not be taken out", { error }),
-        );
+        const dayAgo = clock.now() - DAY_MS;
+        Promise.all([
+          registry.prune(),
+          this.bundles.prune(dayAgo),
+          this.nodes.prune(this.#options.pruneAgents ?? null),
+        ]).catch((error: unknown) => log.error("expired records could not be taken out", { error }));
         schedule();
       });
     };

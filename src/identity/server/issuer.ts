@@ -49,13 +49,26 @@ export class Issuer {
     );
   }
 
+  /** The CA of a downstream server, for the entry that makes it one; DER, its certificate first. Errors: as `x509`. */
+  downstreamCa(
+    { id: entryId, spiffeId }: RegistrationEntry,
+    csr: Uint8Array,
+    ttlMs: number,
+  ): Promise<readonly Uint8Array[]> {
+    return this.#unlessKilled("x509-ca", spiffeId, () => this.#authority.certifyDownstream({ csr, ttlMs, entryId }));
+  }
+
   agentX509(path: string, csr: Uint8Array): Promise<IssuedX509Svid> {
     const id = makeSpiffeId(this.#registry.trustDomain, path);
     return this.x509(id, csr, `agent:${id}`, { ttlMs: this.#agentTtlMs });
   }
 
   /** RACE: an order may come while the journal is written: what was signed meanwhile is not handed out. */
-  async #unlessKilled<T>(kind: "x509-svid" | "jwt-svid", id: SpiffeId, issue: () => Promise<T>): Promise<T> {
+  async #unlessKilled<T>(
+    kind: "x509-svid" | "x509-ca" | "jwt-svid",
+    id: SpiffeId,
+    issue: () => Promise<T>,
+  ): Promise<T> {
     this.#registry.refuseKilled(id);
     const issued = await issue();
     this.#registry.refuseKilled(id);

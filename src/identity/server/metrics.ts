@@ -5,7 +5,7 @@ import { Counter, Gauge, Histogram, type Registry as Metrics } from "prom-client
 export interface IdentityMetrics {
   /** A call ended with a gRPC status, or a stream was admitted. `seconds`: null for a stream. */
   readonly called: (method: string, code: number, seconds: number | null) => void;
-  readonly issued: (kind: "x509-svid" | "jwt-svid") => void;
+  readonly issued: (kind: "x509-svid" | "x509-ca" | "jwt-svid") => void;
 }
 
 /** Read when Prometheus asks. */

@@ -175,7 +175,12 @@ export class Registry {
 
   /** Whether an entry that says so gives `id` the rights of an administrator, or of a downstream server. */
   isGranted(id: SpiffeId, right: "admin" | "downstream"): boolean {
-    return this.entries().some((entry) => entry.spiffeId === id && entry[right] && this.#isUsable(entry));
+    return this.granting(id, right) !== null;
+  }
+
+  /** The entry that says so. */
+  granting(id: SpiffeId, right: "admin" | "downstream"): RegistrationEntry | null {
+    return this.entries().find((entry) => entry.spiffeId === id && entry[right] && this.#isUsable(entry)) ?? null;
   }
 
   #isUsable(entry: RegistrationEntry): boolean {

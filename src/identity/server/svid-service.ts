@@ -8,13 +8,14 @@ import type { SVID } from "../../gen/spire/api/server/svid/v1/svid_pb.js";
 import { itemStatus, OK_STATUS } from "../../io/rpc/errors.ts";
 import type { IssuedJwtSvid } from "../authority/jwt-authority.ts";
 import type { IssuedX509Svid } from "../authority/x509-authority.ts";
+import type { Bundles } from "./bundles.ts";
 import type { CallContext, GuardedHandlers } from "./guard.ts";
 import type { Issuer } from "./issuer.ts";
 import type { Registry } from "./registry.ts";
 import { idFromWire, idToWire, milliseconds, seconds } from "./wire.ts";
 
 /** spire.api.server.svid.v1.SVID. */
-export function svidService(registry: Registry, issuer: Issuer): GuardedHandlers<typeof SVID> {
+export function svidService(registry: Registry, issuer: Issuer, bundles: Bundles): GuardedHandlers<typeof SVID> {
   return {
     async mintX509SVID({ csr, ttl }, { scope }) {
       const { id, dnsNames } = askedFor(csr, registry);
@@ -51,6 +52,15 @@ export function svidService(registry: Registry, issuer: Issuer): GuardedHandlers
       const entry = find(authorized(registry, context), entryId);
       const options = { ttlMs: entry.jwtSvidTtlMs, includeJwtId: entry.jwtSvidIncludeJti };
       return { svid: jwtToWire(await issuer.jwt(entry.spiffeId, audience, entry.id, options), entry.hint) };
+    },
+    async newDownstreamX509CA({ csr, preferredTtl }, { caller }) {
+      const id = caller.kind === "remote" ? (caller.svid?.id ?? null) : null;
+      const entry = id === null ? null : registry.granting(id, "downstream");
+      if (entry === null) {
+        throw new EveryhopError("permission-denied", "caller is not a downstream workload");
+      }
+      const caCertChain = await issuer.downstreamCa(entry, csr, ttlMs(preferredTtl));
+      return { caCertChain: [...caCertChain], x509Authorities: [...bundles.own.value.x509Authorities] };
     },
   };
 }

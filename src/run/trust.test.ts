@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { parseTrustDomain } from "../core/spiffe/id.ts";
 import { HOUR, testCa, testKey, testLeaf } from "../core/x509/fixture.ts";
+import { localSigner } from "../identity/authority/fixture.ts";
+import { systemClock } from "../io/clock.ts";
 import { silentLog } from "../io/log.ts";
 import { pem, pemChain } from "../io/tls.ts";
 import { type RunningServer, startServer } from "./server.ts";
@@ -22,7 +24,10 @@ async function serverOf(t: TestContext, dir: string, trustDomain: string, more: 
   const file = join(dir, `${trustDomain}.yaml`);
   const free = "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n";
   writeFileSync(file, `trustDomain: ${trustDomain}\ndataDir: ${trustDomain}\n${free}${more}`);
-  const server = await startServer(readServerConfig(file), { log: silentLog });
+  const server = await startServer(readServerConfig(file), {
+    log: silentLog,
+    openSigner: (setup) => localSigner(setup, { clock: systemClock }),
+  });
   t.after(() => server.close());
   return server;
 }
@@ -121,4 +126,27 @@ test("what the configuration says of federation is checked together, with its pl
     assert.match(faults(federation).join("\n"), message, federation);
   }
   assert.deepEqual(faults("{bundleEndpoint: {}}"), []);
+});
+
+test("what the configuration says of an authority above is checked together", (t) => {
+  const dir = folder(t);
+  const file = join(dir, "server.yaml");
+  const faults = (upstream: string): string => {
+    writeFileSync(file, `trustDomain: a.test\ndataDir: d\nupstreamAuthority: ${upstream}\n`);
+    try {
+      readServerConfig(file);
+      return "";
+    } catch (error) {
+      return (error as { issues: { message: string }[] }).issues.map(({ message }) => message).join("\n");
+    }
+  };
+  assert.match(faults("{kind: disk, certFile: a}"), /`kind: disk` needs `keyFile`/);
+  assert.match(faults("{kind: spire, server: 'a:1'}"), /`kind: spire` needs `workloadApiSocket`/);
+  assert.match(
+    faults("{kind: disk, certFile: a, keyFile: b, server: 'a:1'}"),
+    /`server` means nothing with `kind: disk`/,
+  );
+  assert.match(faults("{kind: vault}"), /one of/);
+  assert.equal(faults("{kind: spire, server: 'a:1', workloadApiSocket: 'unix:///run/a.sock'}"), "");
+  assert.equal(faults("{kind: disk, certFile: a, keyFile: b}"), "");
 });
