@@ -10,7 +10,7 @@
  * tools/peers installs what a machine can have and writes .peers/env (NAME=path); a variable of the environment wins.
  */
 import { execFileSync } from "node:child_process";
-import { accessSync, constants, globSync, readFileSync, statSync } from "node:fs";
+import { accessSync, constants, globSync, mkdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 
@@ -58,6 +58,10 @@ const PEERS = {
   "open-checkout": { probe: probeOpenCheckout },
   /** Root that may make network namespaces and load nftables rules in them. */
   netns: { probe: probeNamespaces },
+  /** `unshare`, as root that may make PID namespaces and choose the next pid in them. */
+  "pid-namespaces": { probe: probePidNamespaces },
+  /** The root of version 2's control groups, in which root may make some. */
+  cgroups: { probe: probeCgroups },
 } as const satisfies Record<string, Peer>;
 
 export type PeerName = keyof typeof PEERS;
@@ -153,4 +157,29 @@ function probeNamespaces(): string | null {
   } catch {
     return null;
   }
+}
+
+function probePidNamespaces(): string | null {
+  const script = "echo 300 > /proc/sys/kernel/ns_last_pid";
+  try {
+    execFileSync("unshare", ["--pid", "--fork", "--mount-proc", "sh", "-c", script], { stdio: "ignore" });
+    return "unshare";
+  } catch {
+    return null;
+  }
+}
+
+function probeCgroups(): string | null {
+  for (const root of ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]) {
+    const probe = join(root, `everyhop-probe-${process.pid}`);
+    try {
+      accessSync(join(root, "cgroup.controllers"));
+      mkdirSync(probe);
+      rmdirSync(probe);
+      return root;
+    } catch {
+      // Version 1, or read-only: the next one.
+    }
+  }
+  return null;
 }
