@@ -28,7 +28,13 @@ function serverMetrics(): Metric[] {
   });
   identityMetrics(registry);
   registerSignerGauges(registry, () => ({ running: true, restarts: 0 }));
-  registerIdentityGauges(registry, { agents: () => 0, entries: () => 0, caExpiry: () => 0, bundleSequence: () => 0 });
+  registerIdentityGauges(registry, {
+    agents: () => 0,
+    entries: () => 0,
+    caExpiry: () => 0,
+    caBegin: () => 0,
+    bundleSequence: () => 0,
+  });
   return describe(registry);
 }
 

@@ -58,6 +58,7 @@ const status: StatusDocument = {
       serial: "7f3a11d04c99aa0142",
       notBefore: "2030-01-01T11:30:00.000Z",
       notAfter: "2030-01-01T12:42:07.000Z",
+      overdue: false,
       service: "payment-service",
     },
     {
@@ -65,6 +66,7 @@ const status: StatusDocument = {
       serial: "01",
       notBefore: "2030-01-01T11:00:00.000Z",
       notAfter: "2030-01-02T09:30:30.000Z",
+      overdue: false,
       service: null,
     },
   ],

@@ -68,9 +68,10 @@ function section(title: string, rows: readonly (readonly string[])[]): string {
 
 const indent = (text: string): string => text.replace(/^(?=.)/gm, "  ");
 
-function identityRow({ service, spiffeId, serial, notAfter }: IdentityStatus, now: number): string[] {
+function identityRow({ service, spiffeId, serial, notAfter, overdue }: IdentityStatus, now: number): string[] {
   const left = Date.parse(notAfter) - now;
-  return [service ?? "-", spiffeId, printable(serial).slice(0, 12), left > 0 ? `in ${rough(left)}` : "expired"];
+  const expires = left > 0 ? `in ${rough(left)}${overdue ? ", and not renewed" : ""}` : "expired";
+  return [service ?? "-", spiffeId, printable(serial).slice(0, 12), expires];
 }
 
 function denialRow(denial: DenialDocument, now: number): string[] {

@@ -4,7 +4,7 @@ import { snapshotName } from "../core/api/snapshot.ts";
 import type { Issue } from "../core/base/errors.ts";
 import type { Resource } from "../core/policy/resources.ts";
 import type { SpiffeId } from "../core/spiffe/id.ts";
-import type { X509Svid } from "../core/spiffe/svid.ts";
+import { isOverdue, type X509Svid } from "../core/spiffe/svid.ts";
 import type { IssuedIdentity, KilledIdentity } from "./identities.ts";
 import type { Loop } from "./loop.ts";
 import { policyName } from "./policies.ts";
@@ -55,7 +55,9 @@ function identities({ push, reports, issued, server, now }: StatusSources): Iden
   const add = (spiffeId: SpiffeId, svid: NonNullable<IssuedIdentity["svid"]>, service: string | null): void => {
     if (svid.notAfter > now && !listed.has(spiffeId)) {
       const { serial, notBefore, notAfter } = svid;
-      listed.set(spiffeId, { spiffeId, serial, notBefore: time(notBefore), notAfter: time(notAfter), service });
+      const overdue = isOverdue(notBefore, notAfter, now);
+      const dates = { notBefore: time(notBefore), notAfter: time(notAfter) };
+      listed.set(spiffeId, { spiffeId, serial, ...dates, overdue, service });
     }
   };
   const serviceOf = new Map(services.map((service) => [serviceId(service, trustDomain), service.name]));

@@ -18,6 +18,11 @@ export function agentMetrics(agent: RunningAgent): Registry {
   gauge("everyhop_agent_entries", "registration entries this agent may hand out", () => agent.cache.entries.size);
   gauge("everyhop_agent_svids", "X.509-SVIDs held for workloads", () => agent.cache.svidCount);
   gauge(
+    "everyhop_agent_svids_overdue",
+    "X.509-SVIDs held for workloads that should have been renewed at half their life, and have less than a quarter left",
+    () => agent.cache.overdueCount,
+  );
+  gauge(
     "everyhop_agent_svid_failures",
     "entries whose X.509-SVID could not be obtained",
     () => agent.cache.failureCount,
@@ -35,6 +40,9 @@ export function agentMetrics(agent: RunningAgent): Registry {
   );
   gauge("everyhop_agent_own_svid_expiry_timestamp_seconds", "when the agent's own X.509-SVID expires", () =>
     seconds(agent.own.value.svid.notAfter),
+  );
+  gauge("everyhop_agent_own_svid_begin_timestamp_seconds", "when the agent's own X.509-SVID began", () =>
+    seconds(agent.own.value.svid.notBefore),
   );
   gauge(
     "everyhop_agent_workload_connections",

@@ -18,6 +18,8 @@ export interface IdentityStatus {
   readonly serial: string;
   readonly notBefore: string;
   readonly notAfter: string;
+  /** It should have been renewed at half its life, and less than a quarter is left. */
+  readonly overdue: boolean;
   /** The service whose sidecar uses it; null for the server, agents and sidecars themselves. */
   readonly service: string | null;
 }

@@ -17,3 +17,8 @@ export interface X509Svid {
 
 /** The X.509 authorities (DER) of each trust domain. INVARIANT: never merged across trust domains. */
 export type X509Bundles = ReadonlyMap<TrustDomain, readonly Uint8Array[]>;
+
+/** Whether less than a quarter of a lifetime is left: an SVID is renewed at half of it, so whoever renews it does not. */
+export function isOverdue(notBefore: number, notAfter: number, now: number): boolean {
+  return notAfter - now < (notAfter - notBefore) / 4;
+}

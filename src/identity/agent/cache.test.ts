@@ -43,7 +43,7 @@ function harness() {
       chain: [],
       keyDer: new Uint8Array(),
       serial: `${one.id}-${clock.now()}`,
-      notBefore: 0,
+      notBefore: clock.now(),
       notAfter: clock.now() + lifeMs,
       hint: "",
     };
@@ -136,6 +136,19 @@ test("SVIDs fall due at their time, and when their entry changes; expired ones a
   assert.deepEqual(ids("unix:uid:1"), []);
   cache.dropExpired();
   assert.equal(cache.svidCount, 0);
+});
+
+test("an SVID of which less than a quarter is left counts as overdue, until it is renewed", () => {
+  const { clock, cache, sign } = harness();
+  const one = entry("one", ["unix:uid:1"]);
+  cache.setEntries([one]);
+  sign(one, 60_000);
+  clock.advance(45_000);
+  assert.equal(cache.overdueCount, 0);
+  clock.advance(1);
+  assert.equal(cache.overdueCount, 1);
+  sign(one, 60_000);
+  assert.equal(cache.overdueCount, 0);
 });
 
 test("of very many entries only those asked for have SVIDs, and for a while after", () => {

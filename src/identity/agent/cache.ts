@@ -6,7 +6,7 @@ import { EntryIndex } from "../../core/entries/entry-index.ts";
 import type { Selector } from "../../core/entries/selector.ts";
 import { type Bundle, emptyBundle } from "../../core/spiffe/bundle.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
-import type { X509Svid } from "../../core/spiffe/svid.ts";
+import { isOverdue, type X509Svid } from "../../core/spiffe/svid.ts";
 
 export interface Identity {
   readonly entry: RegistrationEntry;
@@ -80,6 +80,15 @@ export class IdentityCache {
 
   get svidCount(): number {
     return this.#svids.size;
+  }
+
+  /** Those that are kept renewed, and of which less than a quarter is left all the same. */
+  get overdueCount(): number {
+    const now = this.#clock.now();
+    return [...this.#wanted(now)].filter(({ id }) => {
+      const held = this.#svids.get(id);
+      return held !== undefined && isOverdue(held.svid.notBefore, held.svid.notAfter, now);
+    }).length;
   }
 
   get failureCount(): number {

@@ -140,6 +140,10 @@ interface Parts {
   readonly federation: Federation;
 }
 
+function activeCa(authority: Authority) {
+  return authority.x509.slots.find(({ state }) => state === "active")?.authority;
+}
+
 /** Everything that says who you are, before it listens. */
 export class IdentityServer {
   /** `spiffe://<trust domain>/spire/server`. */
@@ -191,7 +195,8 @@ export class IdentityServer {
     registerIdentityGauges(options.metrics, {
       agents: () => registry.nodes().filter(({ banned }) => !banned).length,
       entries: () => registry.entries().length,
-      caExpiry: () => (authority.x509.slots.find(({ state }) => state === "active")?.authority.notAfterMs ?? 0) / 1_000,
+      caExpiry: () => (activeCa(authority)?.notAfterMs ?? 0) / 1_000,
+      caBegin: () => (activeCa(authority)?.issuedAtMs ?? 0) / 1_000,
       bundleSequence: () => Number(bundles.own.value.sequence),
     });
     const unwatch = bundles.own.watch((bundle: Bundle) => this.#publish(bundle));

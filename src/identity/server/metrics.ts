@@ -14,6 +14,7 @@ export interface IdentityGauges {
   readonly entries: () => number;
   /** When the active CA expires, in seconds since 1970. */
   readonly caExpiry: () => number;
+  readonly caBegin: () => number;
   readonly bundleSequence: () => number;
 }
 
@@ -68,5 +69,6 @@ export function registerIdentityGauges(registry: Metrics, gauges: IdentityGauges
   gauge("everyhop_server_agents", "Agents that attested and are not banned.", gauges.agents);
   gauge("everyhop_server_entries", "Registration entries.", gauges.entries);
   gauge("everyhop_server_ca_expiry_timestamp_seconds", "When the active CA expires.", gauges.caExpiry);
+  gauge("everyhop_server_ca_begin_timestamp_seconds", "When the active CA began.", gauges.caBegin);
   gauge("everyhop_server_bundle_sequence", "Sequence number of the trust bundle.", gauges.bundleSequence);
 }
