@@ -2,17 +2,19 @@ import type { Command } from "commander";
 import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
 import { runAgent } from "../run/agent.ts";
-import { loadAgentFile } from "../run/agent-config.ts";
+import { type AgentConfig, loadAgentFile } from "../run/agent-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
 import { commandGroup } from "./command-group.ts";
 import { formatIssueForPeople, logFindings, note, print, printJson, reportFailure } from "./ui.ts";
 
-interface Options {
+export interface AgentProcessOptions {
   readonly config?: string;
   readonly check?: boolean;
   readonly expandEnv?: boolean;
   readonly exitWithStdin?: boolean;
   readonly json?: boolean;
+  /** What the command line says instead of the file. */
+  readonly override?: (config: AgentConfig) => AgentConfig;
 }
 
 export function define(program: Command): void {
@@ -39,7 +41,8 @@ A configuration needs:
     .action(run);
 }
 
-async function run(options: Options): Promise<void> {
+/** Runs until it is told to stop. */
+export async function run(options: AgentProcessOptions): Promise<void> {
   if (options.config === undefined) {
     throw new EveryhopError("usage", "`--config FILE` is missing", {
       hint: "`everyhop agent --help` shows what goes in it",
@@ -49,7 +52,8 @@ async function run(options: Options): Promise<void> {
     check(options.config, options);
     return;
   }
-  const { config, findings } = loadAgentFile(options.config, options);
+  const { config: given, findings } = loadAgentFile(options.config, options);
+  const config = options.override?.(given) ?? given;
   const log = makeLog("agent", { level: config.logLevel });
   logFindings(log, findings);
   const stopped = untilStopped({ stdin: options.exitWithStdin === true });
@@ -69,7 +73,7 @@ async function run(options: Options): Promise<void> {
   }
 }
 
-function check(file: string, options: Options): void {
+function check(file: string, options: AgentProcessOptions): void {
   const issues = issuesOf(file, options);
   const ok = issues.every(({ severity }) => severity !== "error");
   if (options.json === true) {
@@ -85,7 +89,7 @@ function check(file: string, options: Options): void {
   }
 }
 
-function issuesOf(file: string, options: Options): readonly Issue[] {
+export function issuesOf(file: string, options: AgentProcessOptions): readonly Issue[] {
   try {
     return loadAgentFile(file, options).findings;
   } catch (error) {

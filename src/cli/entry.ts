@@ -6,6 +6,7 @@ import { EntryMaskSchema, type Entry as Message } from "../gen/spire/api/types/e
 import { each, text, wireId } from "./arguments.ts";
 import { askServer, itemError } from "./ask-server.ts";
 import { commandGroup } from "./command-group.ts";
+import { warnOfDanglingParents } from "./dangling-warning.ts";
 import {
   entryMessage,
   type FieldOptions,
@@ -61,9 +62,12 @@ async function createEntry(options: FieldOptions): Promise<void> {
     });
   }
   const parent = node === true ? { parentId: { trustDomain: wireId(id).trustDomain, path: "/spire/server" } } : {};
-  const { results } = await askServer(options, Entry, (entries) =>
-    entries.batchCreateEntry({ entries: [entryMessage({ id: entryId ?? "", ...fieldsOf(options), ...parent })] }),
-  );
+  const { results } = await askServer(options, Entry, async (entries) => {
+    const entry = entryMessage({ id: entryId ?? "", ...fieldsOf(options), ...parent });
+    const answer = await entries.batchCreateEntry({ entries: [entry] });
+    await warnOfDanglingParents(entries, answer.results);
+    return answer;
+  });
   const [result] = results;
   const error = itemError(result?.status);
   if (error !== null || result?.entry === undefined) {

@@ -2,16 +2,18 @@ import type { Command } from "commander";
 import { makeLog } from "../io/log.ts";
 import { startServer } from "../run/server.ts";
 import { checkServer } from "../run/server-check.ts";
-import { readServerFile } from "../run/server-config.ts";
+import { readServerFile, type ServerConfig } from "../run/server-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
 import { formatIssueForPeople, logFindings, note, print, printJson } from "./ui.ts";
 
-interface Options {
+export interface ServerProcessOptions {
   readonly config: string;
   readonly check?: boolean;
   readonly expandEnv?: boolean;
   readonly exitWithStdin?: boolean;
   readonly json?: boolean;
+  /** What the command line says instead of the file. */
+  readonly override?: (config: ServerConfig) => ServerConfig;
 }
 
 export function define(program: Command): void {
@@ -39,12 +41,18 @@ A configuration needs little:
     .action(run);
 }
 
-async function run(options: Options): Promise<void> {
+async function run(options: ServerProcessOptions): Promise<void> {
   if (options.check === true) {
     check(options);
-    return;
+  } else {
+    await runServer(options);
   }
-  const { config, findings } = readServerFile(options.config, options);
+}
+
+/** Runs until it is told to stop. */
+export async function runServer(options: ServerProcessOptions): Promise<void> {
+  const { config: given, findings } = readServerFile(options.config, options);
+  const config = options.override?.(given) ?? given;
   const log = makeLog("server", { level: config.logLevel });
   logFindings(log, findings);
   // Before it starts: a signal that comes meanwhile ends it too, once what was begun can be ended whole.
@@ -59,7 +67,7 @@ async function run(options: Options): Promise<void> {
   await server.close();
 }
 
-function check(options: Options): void {
+function check(options: ServerProcessOptions): void {
   const { config, json } = options;
   const { ok, issues } = checkServer(config, process.cwd(), options);
   if (json === true) {

@@ -6,9 +6,8 @@ import { SVID_STORE } from "./plugins/others.ts";
 import { WORKLOAD_ATTESTOR } from "./plugins/workload-attestor.ts";
 import { plugins } from "./plugins.ts";
 import { healthChecks, LOGGING, misplaced, ownBlock, telemetry } from "./shared.ts";
+import { DEFAULT_AGENT_SOCKET } from "./sockets.ts";
 import { block, blocks, differs, flag, granted, hostPort, type Rule, text, to, valueAt, whole } from "./translation.ts";
-
-export const DEFAULT_AGENT_SOCKET = "/tmp/spire-agent/public/api.sock";
 
 const AGENT_PLUGINS = plugins({
   KeyManager: AGENT_KEY_MANAGER,

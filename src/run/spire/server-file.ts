@@ -8,6 +8,7 @@ import { BUNDLE_PUBLISHER, CREDENTIAL_COMPOSER, NOTIFIER } from "./plugins/other
 import { UPSTREAM_AUTHORITY } from "./plugins/upstream-authority.ts";
 import { plugins } from "./plugins.ts";
 import { healthChecks, LOGGING, misplaced, ownBlock, telemetry } from "./shared.ts";
+import { DEFAULT_SERVER_SOCKET } from "./sockets.ts";
 import {
   block,
   differs,
@@ -22,9 +23,6 @@ import {
   valueAt,
   whole,
 } from "./translation.ts";
-
-/** Where SPIRE's command line looks for a server. */
-export const DEFAULT_SERVER_SOCKET = "/tmp/spire-server/private/api.sock";
 
 const KEY_PLUGINS = plugins({
   DataStore: DATA_STORE,

@@ -1,0 +1,5 @@
+#!/usr/bin/env node
+// SPIRE's command line, for scripts and habits: `spire-agent` with everyhop behind it. Put this folder first on the PATH.
+import { launch } from "./launch.js";
+
+await launch("spire-agent", "cli/spire/agent-main");
