@@ -9,6 +9,7 @@ import { composeMtls } from "../mtls.ts";
 import type { AuthorizationPolicy, Resource, Rule } from "../resources.ts";
 import { type Field, ruleFields } from "../rules.ts";
 import { selectResources, type WorkloadScope } from "../select.ts";
+import { isHttpOnly } from "../tests.ts";
 import type { Mutant } from "./mutants.ts";
 
 export interface Surroundings {
@@ -36,7 +37,7 @@ export function equivalence(mutant: Mutant, surroundings: Surroundings): string 
     const fields = ruleFields(given);
     return kind === "drop" ? others.harmless(fields) : others.harmlessFlip(fields);
   }
-  const regions = regionsOf(mutant, given);
+  const regions = [...regionsOf(mutant, given), ...opensTcp(mutant, given)];
   const reasons = regions.map((region) => others.harmless(ruleFields(region)));
   return reasons.includes(null) ? null : (reasons[0] ?? null);
 }
@@ -60,6 +61,20 @@ function regionsOf({ path, kind, change }: Mutant, rule: Rule): Rule[] {
   const star = change.endsWith("`*`") ? { [field]: ["*"] } : {};
   const gained = only({ ...rest, ...star, [opposite]: values });
   return kind === "widen" ? [gained] : [only(holder), gained];
+}
+
+/** An ALLOW rule that asks for HTTP allows no TCP connection; one that no longer does allows all that it says otherwise. */
+function opensTcp({ resource, rule, mutated: [after] }: Mutant, before: Rule): Rule[] {
+  if (resource.kind !== "AuthorizationPolicy" || resource.action !== "ALLOW" || after?.kind !== "AuthorizationPolicy") {
+    return [];
+  }
+  const now = after.rules[rule ?? -1];
+  return now !== undefined && asksForHttp(before) && !asksForHttp(now) ? [now] : [];
+}
+
+function asksForHttp(rule: Rule): boolean {
+  const { from, to, when } = ruleFields(rule);
+  return [...from.flat(), ...to.flat(), ...when].some(({ attribute }) => isHttpOnly(attribute));
 }
 
 const noValues = { values: [], notValues: [] };
