@@ -118,11 +118,11 @@ test("what is wrong is said with its place and a suggestion", () => {
 
 test("each workload attestor named is made, and the kubelet is found as SPIRE finds it", () => {
   const { workloadAttestors } = load(
-    `${MINIMUM}workloadAttestors:\n  unix: {discoverWorkloadPath: false}\n  systemd: {}\n  docker: {socket: "unix:///d.sock"}\n  k8s: {}\n`,
+    `${MINIMUM}workloadAttestors:\n  unix: {discoverWorkloadPath: false}\n  systemd: {}\n  docker: {socket: "unix:///d.sock"}\n  containerd: {}\n  k8s: {}\n`,
   );
   assert.equal(workloadAttestors.docker?.socket, "/d.sock");
   const kinds = makeWorkloadAttestors(workloadAttestors).map(({ kind }) => kind);
-  assert.deepEqual(kinds, ["unix", "systemd", "docker", "k8s"]);
+  assert.deepEqual(kinds, ["unix", "systemd", "docker", "containerd", "k8s"]);
   const account = "/var/run/secrets/kubernetes.io/serviceaccount";
   const found = kubeletOptions({}, { MY_NODE_NAME: "node-1" });
   assert.deepEqual([found.host, found.port, found.serverName, found.secure], ["node-1", 10_250, null, true]);

@@ -17,6 +17,7 @@ import {
 } from "../core/base/validate.ts";
 import type { KubeObjectsOptions } from "../identity/agent/broker.ts";
 import type { WorkloadAttestor } from "../identity/attest/workload/attest.ts";
+import { CONTAINERD_DEFAULTS, containerdAttestor } from "../identity/attest/workload/containerd/containerd.ts";
 import { DOCKER_DEFAULTS, dockerAttestor } from "../identity/attest/workload/docker/docker.ts";
 import { K8S_DEFAULTS, k8sAttestor } from "../identity/attest/workload/k8s/k8s.ts";
 import { type KubeletOptions, kubeletPods } from "../identity/attest/workload/k8s/kubelet.ts";
@@ -50,6 +51,13 @@ const DOCKER = object({
   podmanSocket: optional(socketPath),
   rootlessPodmanSocket: optional(userSocketPath),
   apiVersion: optional(string({ pattern: /^\d+\.\d+$/, what: "a version such as `1.44`" })),
+});
+
+const CONTAINERD = object({
+  socket: optional(socketPath),
+  namespaces: optional(
+    list(string({ pattern: /^[A-Za-z0-9][A-Za-z0-9._-]{0,75}$/, what: "a namespace of containerd" }), { min: 1 }),
+  ),
 });
 
 const API_SERVER = object({
@@ -99,6 +107,7 @@ export const WORKLOAD_ATTESTORS = object({
   unix: optional(UNIX),
   systemd: optional(object({})),
   docker: optional(DOCKER),
+  containerd: optional(CONTAINERD),
   k8s: optional(K8S),
 });
 
@@ -109,11 +118,12 @@ export const DEFAULT_WORKLOAD_ATTESTORS: WorkloadAttestorsConfig = { unix: {} };
 
 /** Errors: `config-invalid` where one needs what this machine does not have. */
 export function makeWorkloadAttestors(config: WorkloadAttestorsConfig): WorkloadAttestor[] {
-  const { unix, systemd, docker, k8s } = config;
+  const { unix, systemd, docker, containerd, k8s } = config;
   return [
     ...(unix === undefined ? [] : [unixAttestor(() => systemClock.now(), unix)]),
     ...(systemd === undefined ? [] : [systemdAttestor()]),
     ...(docker === undefined ? [] : [dockerAttestor({ ...DOCKER_DEFAULTS, ...docker })]),
+    ...(containerd === undefined ? [] : [containerdAttestor({ ...CONTAINERD_DEFAULTS, ...containerd })]),
     ...(k8s === undefined ? [] : [makeK8s(k8s, process.env)]),
   ];
 }
