@@ -83,7 +83,7 @@ async function explainWorkload(options: Options): Promise<WorkloadAnswer> {
   const { pid, selector = [], agent } = options;
   if (pid === undefined && (agent !== undefined || !hasAgent(options))) {
     const answer = await askServer(options, agent ?? "", selector);
-    return { pid: null, identities: [], attestors: [], agent: null, ...answer };
+    return { pid: null, attestors: [], agent: null, ...answer };
   }
   const local = await askAgent(agentSocket(options), pid === undefined ? { selectors: [...selector] } : { pid });
   try {

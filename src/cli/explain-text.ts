@@ -1,4 +1,6 @@
 /** The answers of `entry explain`, as people read them: first what is the case, then what to do. */
+import type { Selector } from "../core/entries/selector.ts";
+import { withoutSecrets } from "../core/entries/selector-kinds.ts";
 import { printable } from "./printable.ts";
 
 export interface NearMiss {
@@ -26,9 +28,12 @@ export interface AgentOnServer {
 
 export interface ServerAnswer {
   readonly selectors: readonly string[];
-  /** Entry ids. */
+  /** Entry ids, and whose identities they are. */
   readonly matched: readonly string[];
+  readonly identities: readonly string[];
   readonly nearMisses: readonly NearMiss[];
+  /** Of the selectors given: what no workload could have. */
+  readonly mistakes?: readonly { readonly selector: string; readonly hint: string }[];
   /** Entries that match, and that this agent does not hand out. */
   readonly elsewhere: readonly Elsewhere[];
   readonly agentOnServer?: AgentOnServer;
@@ -38,7 +43,6 @@ export interface WorkloadAnswer extends Omit<ServerAnswer, "elsewhere"> {
   readonly pid: number | null;
   readonly process?: { readonly uid: number; readonly program: string | null; readonly parentPid: number | null };
   readonly attestors?: readonly { readonly kind: string; readonly error: string | null; readonly hint?: string }[];
-  readonly identities: readonly string[];
   readonly svids?: readonly { readonly entryId: string; readonly ready: boolean; readonly failure: string | null }[];
   readonly agent: {
     readonly spiffeId: string;
@@ -57,7 +61,13 @@ export function describeWorkload(answer: WorkloadAnswer, now: number): string {
   const sections = [
     headline(answer),
     aboutAgent(answer, now),
-    section("it has", answer.selectors.map(printable)),
+    section(
+      "it has",
+      answer.selectors.map((selector) => printable(withoutSecrets(selector as Selector))),
+    ),
+    ...(answer.mistakes ?? []).map(
+      ({ selector, hint }) => `no workload has ${printable(selector)}\n    ${printable(hint)}`,
+    ),
     section("attestors that failed", failedAttestors(answer)),
     ...(answer.nearMisses.length > 0 && answer.identities.length === 0 ? ["the entries that come nearest:"] : []),
     ...answer.nearMisses.map(describeMiss),
@@ -85,7 +95,7 @@ function headline({ pid, process, identities, matched, svids = [] }: WorkloadAns
       svid === undefined || svid.ready
         ? ""
         : `, which has no SVID yet${svid.failure === null ? "" : `: ${printable(svid.failure)}`}`;
-    return `  ${identities[index] ?? ""}  (entry ${entryId})${waits}`.replace(/^ {4}\(/, "  (");
+    return `  ${identities[index] ?? ""}  (entry ${entryId})${waits}`;
   });
   return [`${who} gets`, ...lines, ...runs].join("\n");
 }

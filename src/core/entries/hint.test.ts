@@ -73,6 +73,8 @@ const TABLE: readonly (readonly [string, readonly string[], HintFacts, RegExp])[
   ["k8s:container-image:nginx:1.27", IN_POD, ran("k8s"), /write `k8s:container-image:docker.io\/library\/nginx:1.27`/],
   ["k8s:pod-label:app:web", IN_POD, ran("k8s"), /its pod-label `app` is `shop`/],
   ["k8s:pod-label:ap:shop", IN_POD, ran("k8s"), /it has no pod-label `ap`: did you mean `app`\?/],
+  ["docker:env:MODE=test", ["docker:env:MODE=hunter2"], ran("docker"), /^its `MODE` has another value$/],
+  ["unix:path:/usr/bin/web", ["unix:uid:0"], { attestors: null }, /not among the selectors given/],
   ["k8s:ns:staging", IN_POD, ran("k8s"), /its ns is `production`/],
 ];
 

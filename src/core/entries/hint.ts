@@ -24,7 +24,7 @@ export function hintFor(missing: Selector, found: Iterable<Selector>, facts: Hin
   if (mistake !== null) {
     return mistake;
   }
-  for (const rule of [attestorTrouble, spelling, ofUsers, ofPrograms, ofContainers]) {
+  for (const rule of [notGiven, attestorTrouble, ofSecrets, spelling, ofUsers, ofPrograms, ofContainers]) {
     const hint = rule(context);
     if (hint !== null) {
       return hint;
@@ -43,6 +43,19 @@ export function selectorMistake(selector: Selector): string | null {
     facts: { attestors: null },
   };
   return unknownType(context) ?? unknownKind(context) ?? notNumber(context) ?? notAbsolute(context);
+}
+
+export interface SelectorHint {
+  readonly selector: Selector;
+  readonly hint: string;
+}
+
+/** Those of `selectors` that no workload could have, each with why. */
+export function mistakesOf(selectors: readonly Selector[]): SelectorHint[] {
+  return selectors.flatMap((selector) => {
+    const hint = selectorMistake(selector);
+    return hint === null ? [] : [{ selector, hint }];
+  });
 }
 
 interface Context {
@@ -74,6 +87,16 @@ function unknownKind({ wanted: { type, kind, value } }: Context): string | null 
   const near = suggest(kind === "" ? value : kind, known);
   const list = `it has ${known.join(", ")}`;
   return `\`${type}\` has no selectors \`${kind === "" ? value : kind}\`: ${near === null ? list : `did you mean \`${type}:${near}:…\`?`}`;
+}
+
+/** Of a process that is not there, nothing is known but what was given. */
+function notGiven({ same, facts: { attestors } }: Context): string | null {
+  return attestors === null && same.length === 0 ? "it is not among the selectors given" : null;
+}
+
+/** A container's environment may hold passwords, and a hint may be shown to anyone. */
+function ofSecrets({ wanted: { type, kind, key }, same }: Context): string | null {
+  return type === "docker" && kind === "env" && same.length > 0 ? `its \`${key}\` has another value` : null;
 }
 
 function attestorTrouble({ wanted: { type, kind }, have, facts: { attestors } }: Context): string | null {

@@ -1,7 +1,7 @@
 /** What a process gets from this agent, and what stands between it and an identity: for its operator, who may see every entry. */
 import type { JsonObject } from "@bufbuild/protobuf";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { type HintFacts, hintFor } from "../../core/entries/hint.ts";
+import { type HintFacts, hintFor, mistakesOf } from "../../core/entries/hint.ts";
 import { nearMisses } from "../../core/entries/near-miss.ts";
 import { parseSelector, type Selector } from "../../core/entries/selector.ts";
 import type { SpiffeId } from "../../core/spiffe/id.ts";
@@ -61,7 +61,12 @@ export async function explainProcess(options: ExplainOptions, pid: number): Prom
 
 /** Of a process that is not there, with these selectors. Errors: `invalid-argument`. */
 export function explainSelectors(options: ExplainOptions, selectors: readonly string[]): JsonObject {
-  return { pid: null, ...explain(options, selectors.map(parseSelector), { attestors: null }) };
+  const given = selectors.map(parseSelector);
+  return {
+    pid: null,
+    mistakes: mistakesOf(given).map((one) => ({ ...one })),
+    ...explain(options, given, { attestors: null }),
+  };
 }
 
 /** What hints are made of, beside the selectors. */

@@ -201,6 +201,10 @@ test("who hands an entry out, and why an entry that matches is not this agent's 
     ].sort(),
   );
   assert.deepEqual([agentOnServer.spiffeId, agentOnServer.banned, agentOnServer.expired], [agent.id, false, false]);
+  const anywhere = await ask({ selectors: ["unix:uid:1", "unix:usr:web"] });
+  assert.deepEqual([anywhere.matched, anywhere.identities], [[own], [id("/a")]]);
+  assert.equal(anywhere.elsewhere.length, 2);
+  assert.equal(anywhere.mistakes[0].selector, "unix:usr:web");
   await server.store.nodes.update(agent.id, (node) => ({ ...node, banned: true }));
   assert.equal((await ask({ entryId: own })).obstacles[0].reason, "agent-banned");
   assert.equal((await ask({ agent: agent.id, selectors: [] })).agentOnServer.banned, true);

@@ -1,7 +1,14 @@
 /** Why a workload has no identity, as far as the server knows: what its agent may not hand out, and who hands an entry out. */
 import { EveryhopError } from "../../core/base/errors.ts";
-import { type HandedOut, handedOut, obstacleFor, type Registered } from "../../core/entries/handed-out.ts";
-import { hintFor, selectorMistake } from "../../core/entries/hint.ts";
+import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import {
+  type HandedOut,
+  handedOut,
+  type Obstacle,
+  obstacleFor,
+  type Registered,
+} from "../../core/entries/handed-out.ts";
+import { hintFor, mistakesOf } from "../../core/entries/hint.ts";
 import { nearMisses } from "../../core/entries/near-miss.ts";
 import { parseSelector, type Selector, selectorsMatch } from "../../core/entries/selector.ts";
 import { parseSpiffeId, type SpiffeId, serverId } from "../../core/spiffe/id.ts";
@@ -43,34 +50,42 @@ function registeredOf(registry: Registry, now: number): Registered {
 }
 
 function explainWorkload(registry: Registry, registered: Registered, agent: string, selectors: readonly Selector[]) {
-  const id = agent === "" ? null : parseSpiffeId(agent);
+  const id = agent === "" ? null : known(registered, parseSpiffeId(agent));
   const found = new Set(selectors);
-  const entries = id === null ? registered.entries : registry.authorizedEntries(known(registered, id));
-  const handOut = new Set(entries.map((entry) => entry.id));
   const matching = registered.entries.filter((entry) => selectorsMatch(entry.selectors, found));
+  const judged = matching.map((entry) => ({ entry, obstacle: obstacleOf(entry, id, registered) }));
+  const matched = judged.flatMap(({ entry, obstacle }) => (obstacle === null ? [entry] : []));
   return {
     selectors,
-    matched: matching.filter((entry) => handOut.has(entry.id)).map((entry) => entry.id),
-    nearMisses: nearMisses(entries, found).map(({ entry, missing, instead }) => ({
-      entryId: entry.id,
-      spiffeId: entry.spiffeId,
-      missing,
-      instead,
-      hints: missing.map((selector) => ({ selector, hint: hintFor(selector, found, { attestors: null }) })),
-    })),
-    // Entries that match, and that this agent does not hand out.
-    elsewhere: matching
-      .filter((entry) => !handOut.has(entry.id))
+    mistakes: mistakesOf(selectors),
+    matched: matched.map((entry) => entry.id),
+    identities: matched.map((entry) => entry.spiffeId),
+    nearMisses: nearMisses(id === null ? registered.entries : registry.authorizedEntries(id), found).map(
+      ({ entry, missing, instead }) => ({
+        entryId: entry.id,
+        spiffeId: entry.spiffeId,
+        missing,
+        instead,
+        hints: missing.map((selector) => ({ selector, hint: hintFor(selector, found, { attestors: null }) })),
+      }),
+    ),
+    // Entries that match, and that this agent (or, where none is meant, no agent) hands out.
+    elsewhere: judged
+      .flatMap(({ entry, obstacle }) => (obstacle === null ? [] : [{ entry, obstacle }]))
       .slice(0, MAX_ELSEWHERE)
-      .map((entry) => ({
+      .map(({ entry, obstacle }) => ({
         entryId: entry.id,
         spiffeId: entry.spiffeId,
         parentId: entry.parentId,
         killed: registry.isKilled(entry.spiffeId),
-        ...(id === null ? {} : obstacleFor(entry, id, registered)),
+        ...obstacle,
       })),
     ...(id === null ? {} : { agentOnServer: agentDocument(registered, id) }),
   };
+}
+
+function obstacleOf(entry: RegistrationEntry, agent: SpiffeId | null, registered: Registered): Obstacle | null {
+  return agent === null ? (handedOut(entry, registered).obstacles[0] ?? null) : obstacleFor(entry, agent, registered);
 }
 
 function explainEntry(registry: Registry, registered: Registered, entryId: string): object {
@@ -94,10 +109,7 @@ function explainEntry(registry: Registry, registered: Registered, entryId: strin
     agents: agents.length,
     obstacles,
     // What no workload anywhere could have.
-    hints: selectors.flatMap((selector) => {
-      const hint = parentId === serverId(registered.trustDomain) ? null : selectorMistake(selector);
-      return hint === null ? [] : [{ selector, hint }];
-    }),
+    hints: parentId === serverId(registered.trustDomain) ? [] : mistakesOf(selectors),
   };
 }
 
