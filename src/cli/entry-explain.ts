@@ -157,7 +157,9 @@ async function askAgent(socket: string, about: { pid: number } | { selectors: st
   } catch (error) {
     throw (error as { code?: unknown }).code === status.UNAVAILABLE && !isAgents(error)
       ? new EveryhopError("unavailable", `no agent answers on \`${socket}\``, {
-          hint: "run the command as the agent's user, or name its socket with `--agent-admin-socket`",
+          hint:
+            "run the command as the agent's user, or name its socket with `--agent-admin-socket`; " +
+            "an agent that was banned or evicted ends, and its log says so",
           cause: error,
         })
       : fromStatus(error);

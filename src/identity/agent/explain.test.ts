@@ -166,3 +166,28 @@ test("a token is denied in the same words", async () => {
     return (error.metadata.get("grpc-status-details-bin")[0] as Buffer).includes("NO_IDENTITY_ISSUED");
   });
 });
+
+test("where every attestor fails, a workload is told that alone, and its operator why", async (t) => {
+  const other = testFolder();
+  const own = new FakeServer(clock);
+  await own.listen();
+  const failing = await startTestAgent(own, other.dir, { attestors: [docker] });
+  t.after(async () => {
+    await failing.close();
+    await own.close();
+    other.remove();
+  });
+  const workloads = makeClient(
+    SpiffeWorkloadAPI,
+    failing.socket.replace("unix://", "unix:"),
+    credentials.createInsecure(),
+  );
+  const operator = makeClient(Agent, failing.adminSocket.replace("unix://", "unix:"), credentials.createInsecure());
+  clients.push(workloads, operator);
+  await assert.rejects(workloads.fetchJWTSVID({ audience: ["a"] }, { metadata: header }), (error: ServiceError) => {
+    assert.deepEqual([error.code, error.details], [Status.UNAVAILABLE, "workload attestation failed"]);
+    return true;
+  });
+  await assert.rejects(operator.explain({ pid: process.pid }), /every workload attestor failed: docker: no socket/);
+  assert.deepEqual(failing.attestations().get("docker"), { answered: 0, failed: 2 });
+});

@@ -1,6 +1,18 @@
 /** WorkloadAttestor: what the agent finds out about a process. */
 import type { PluginType } from "../plugins.ts";
-import { block, blocks, differs, duration, flag, granted, type Rule, text, to, whole } from "../translation.ts";
+import {
+  block,
+  blocks,
+  differs,
+  duration,
+  flag,
+  granted,
+  type Rule,
+  text,
+  to,
+  valueAt,
+  whole,
+} from "../translation.ts";
 
 /** Each plugin is there by being named, also with no keys. */
 const named =
@@ -9,6 +21,8 @@ const named =
     at.set(["workloadAttestors", kind], {});
     keys(value, at);
   };
+
+const ROOTLESS = 'to have them all the same: `podman_socket_path_template = "unix:///run/user/%d/podman/podman.sock"`';
 
 const sigstore = differs("signatures of images are not looked at");
 
@@ -73,8 +87,10 @@ export const WORKLOAD_ATTESTOR: PluginType = {
       }),
     ),
     systemd: named("systemd", block({})),
-    docker: named(
-      "docker",
+    docker: named("docker", (value, at) => {
+      if (valueAt(value, at, "podman_socket_path_template") === null) {
+        at.info("containers of rootless Podman get no `docker` selectors: their user chooses them", ROOTLESS);
+      }
       block({
         docker_socket_path: to(["workloadAttestors", "docker", "socket"], text),
         docker_version: to(["workloadAttestors", "docker", "apiVersion"], text),
@@ -86,8 +102,8 @@ export const WORKLOAD_ATTESTOR: PluginType = {
         sigstore,
         experimental: block({ sigstore }),
         docker_host: differs("named pipes are Windows's"),
-      }),
-    ),
+      })(value, at);
+    }),
     k8s: named("k8s", K8S),
   },
   missing: { slurm: "warning", windows: "warning" },
