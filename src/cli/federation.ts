@@ -26,7 +26,8 @@ interface FieldOptions extends MeshOptions {
 }
 
 interface NamedOptions extends MeshOptions {
-  readonly trustDomain: string;
+  readonly trustDomain?: string;
+  readonly id?: string;
   readonly json?: boolean;
 }
 
@@ -76,7 +77,8 @@ function withFields(command: Command): Command {
 function named(command: Command, name: string, description: string): Command {
   return addMeshOptions(command)
     .description(description)
-    .requiredOption("--trust-domain <name>", "whose", trustDomain)
+    .option("--trust-domain <name>", "whose", trustDomain)
+    .option("--id <name>", "the same, in SPIRE's word", trustDomain)
     .option("--json", "as JSON")
     .addHelpText("after", `\nExample:\n  everyhop federation ${name} --trust-domain partner.org`);
 }
@@ -158,8 +160,17 @@ async function list(options: MeshOptions & { readonly json?: boolean }): Promise
   all.forEach(printRelationship);
 }
 
+function nameOf({ trustDomain: name, id }: NamedOptions): string {
+  const given = name ?? id;
+  if (given === undefined) {
+    throw new EveryhopError("usage", "`--trust-domain` is needed", { hint: "`everyhop federation list` shows them" });
+  }
+  return given;
+}
+
 async function show(options: NamedOptions): Promise<void> {
-  const { trustDomain: name, json } = options;
+  const { json } = options;
+  const name = nameOf(options);
   const found = await askServer(options, TrustDomain, (client) =>
     client.getFederationRelationship({ trustDomain: name }),
   );
@@ -174,7 +185,8 @@ async function show(options: NamedOptions): Promise<void> {
 }
 
 async function remove(options: NamedOptions): Promise<void> {
-  const { trustDomain: name, json } = options;
+  const { json } = options;
+  const name = nameOf(options);
   const { results } = await askServer(options, TrustDomain, (client) =>
     client.batchDeleteFederationRelationship({ trustDomains: [name] }),
   );
@@ -190,7 +202,8 @@ async function remove(options: NamedOptions): Promise<void> {
 }
 
 async function refresh(options: NamedOptions): Promise<void> {
-  const { trustDomain: name, json } = options;
+  const { json } = options;
+  const name = nameOf(options);
   await askServer(options, TrustDomain, (client) =>
     client.refreshBundle({ trustDomain: name }, { deadlineMs: REFRESH_DEADLINE_MS }),
   );

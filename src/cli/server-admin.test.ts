@@ -187,7 +187,7 @@ test("federation: relationships by flags and by SPIRE's file, refreshed, listed,
     ["other.org", "third.org"],
   );
   assert.match((await run("federation", "show", "--trust-domain", "third.org")).out, /profile {3}: https_web/);
-  assert.deepEqual((await json("federation", "delete", "--trust-domain", "third.org")).document, {
+  assert.deepEqual((await json("federation", "delete", "--id", "third.org")).document, {
     deleted: ["third.org"],
   });
   assert.match((await run("federation", "create", "--trust-domain", "a.org")).err, /--bundle-endpoint-url/);

@@ -23,6 +23,7 @@ import type { YamlDocument } from "../core/base/yaml.ts";
 import type { Role } from "../core/entries/role.ts";
 import { meshConfigShape } from "../core/policy/mesh-config.ts";
 import { type SpiffeId, spiffeIdFault, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import { lifetimeFindings } from "../identity/authority/lifetimes.ts";
 import type { Ceilings, KeyPlace } from "../identity/intent/intent.ts";
 import { KEY_TYPES, type KeyType } from "../identity/intent/key-type.ts";
 import type { FederationConfig } from "../identity/server/federation/federation.ts";
@@ -192,7 +193,15 @@ export function readServerFile(file: string, options: { readonly expandEnv?: boo
   if (found.length > 0 || config === null) {
     throw configError([...found, ...findings]);
   }
-  return { config, findings };
+  return { config, findings: [...findings, ...lifetimeIssues(config, document)] };
+}
+
+/** What is legal of lifetimes and hardly meant. */
+function lifetimeIssues({ ca }: ServerConfig, document: YamlDocument): Issue[] {
+  return lifetimeFindings(ca).map(({ field, message, hint }) => {
+    const place = document.place(["ca", field]);
+    return { code: "lifetime-cut-short", severity: "warning", message, hint, ...place };
+  });
 }
 
 /** The configuration alone. */

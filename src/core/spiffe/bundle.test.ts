@@ -136,3 +136,54 @@ test("any text is answered or refused with a typed error", () => {
     { numRuns: 1000 },
   );
 });
+
+test("SPIFFE_Trust_Domain_and_Bundle §4: each MUST", async (t) => {
+  const written = JSON.parse(
+    formatBundle({
+      ...emptyBundle(domain),
+      x509Authorities: authorities.slice(0, 1),
+      jwtAuthorities: [{ keyId: "a", publicKey: jwtKeys[0] as Uint8Array, expiresAtMs: null, tainted: false }],
+      sequence: 7n,
+      refreshHintMs: 300_000,
+    }),
+  );
+  const [x509, jwt] = written.keys;
+  const counts = (keys: unknown[], more: object = {}) => {
+    const bundle = parseBundle(domain, JSON.stringify({ keys, ...more }));
+    return [bundle.x509Authorities.length, bundle.jwtAuthorities.length];
+  };
+  await t.test("§4.1: nothing but `keys` is required", () => {
+    assert.deepEqual(counts([x509, jwt]), [1, 1]);
+    assert.deepEqual(counts([x509, jwt], { issuer: "x", spiffe_x: [] }), [1, 1]);
+  });
+  await t.test("§4.1.1: the sequence is an integer of at least 64 bits", () => {
+    assert.equal(written.spiffe_sequence, 7);
+    assert.equal(parseBundle(domain, `{"keys":[],"spiffe_sequence":${2n ** 64n - 1n}}`).sequence, 2n ** 64n - 1n);
+  });
+  await t.test("§4.1.2: the refresh hint is an integer, in seconds", () => {
+    assert.equal(written.spiffe_refresh_hint, 300);
+    assert.equal(parseBundle(domain, '{"keys":[],"spiffe_refresh_hint":60}').refreshHintMs, 60_000);
+    assert.throws(() => parseBundle(domain, '{"keys":[],"spiffe_refresh_hint":"60"}'), /whole number/);
+  });
+  await t.test("§4.1.3: `keys` is there; without any nothing is believed", () => {
+    assert.throws(() => parseBundle(domain, "{}"), /`keys`/);
+    assert.deepEqual(counts([]), [0, 0]);
+  });
+  await t.test("§4.2.1: an element of an unknown `kty`, or of none, is ignored, and no other", () => {
+    assert.deepEqual(
+      counts([{ ...jwt, kty: "AKP", kid: "b" }, { ...jwt, kty: undefined, kid: "c" }, x509, jwt]),
+      [1, 1],
+    );
+  });
+  await t.test("§4.2.2: an element of an unknown `use`, or of none, is ignored; the values are case-sensitive", () => {
+    const odd = ["wit-svid", "X509-SVID", "JWT-SVID", undefined].map((use) => ({ ...jwt, use, kid: String(use) }));
+    assert.deepEqual(counts([...odd, x509, jwt]), [1, 1]);
+    assert.deepEqual([x509.use, jwt.use], ["x509-svid", "jwt-svid"]);
+  });
+  await t.test("X509-SVID §6.1, JWT-SVID §4.1: one certificate in `x5c` and no `kid`; a `kid` on each JWT key", () => {
+    assert.equal(x509.x5c.length, 1);
+    assert.equal(x509.kid, undefined);
+    assert.equal(jwt.kid, "a");
+    assert.throws(() => counts([{ ...jwt, kid: undefined }]), /no `kid`/);
+  });
+});

@@ -26,20 +26,27 @@ export function agentTtlMs({
   return configured ?? Math.max(x509SvidTtlMs, Math.min(HOUR, maxSvidTtlMs(caTtlMs)));
 }
 
-/** What an operator should know of these lifetimes, as sentences; empty where all is well. */
-export function lifetimeFindings({ caTtlMs, x509SvidTtlMs, jwtSvidTtlMs }: Lifetimes): readonly string[] {
+export interface LifetimeFinding {
+  /** Which of `ca`'s fields. */
+  readonly field: "x509SvidTtl" | "jwtSvidTtl" | "agentTtl";
+  readonly message: string;
+  readonly hint: string;
+}
+
+/** What an operator should know of these lifetimes; empty where all is well. */
+export function lifetimeFindings(configured: Parameters<typeof agentTtlMs>[0]): readonly LifetimeFinding[] {
+  const { caTtlMs = 24 * HOUR, x509SvidTtlMs = HOUR, jwtSvidTtlMs = 300_000 } = configured;
   const longest = maxSvidTtlMs(caTtlMs);
-  const findings: string[] = [];
-  for (const [name, ttl] of [
-    ["X.509-SVIDs", x509SvidTtlMs],
-    ["JWT-SVIDs", jwtSvidTtlMs],
-  ] as const) {
-    if (ttl > longest) {
-      const [asked, given, need] = [ttl, longest, ttl * 6].map(formatDuration);
-      findings.push(
-        `${name} of ${asked} are cut short by a CA of ${formatDuration(caTtlMs)}: make them at most ${given}, or the CA ${need}`,
-      );
-    }
-  }
-  return findings;
+  const rows = [
+    ["x509SvidTtl", "X.509-SVIDs", x509SvidTtlMs],
+    ["jwtSvidTtl", "JWT-SVIDs", jwtSvidTtlMs],
+    ["agentTtl", "agents' SVIDs", agentTtlMs(configured)],
+  ] as const;
+  return rows
+    .filter(([, , ttl]) => ttl > longest)
+    .map(([field, name, ttl]) => {
+      const [asked, ca, given, need] = [ttl, caTtlMs, longest, ttl * 6].map(formatDuration);
+      const message = `${name} of ${asked} are cut short by a CA of ${ca}, which is replaced when a sixth of it is left`;
+      return { field, message, hint: `make them at most ${given}, or the CA ${need}` };
+    });
 }

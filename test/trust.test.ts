@@ -1,11 +1,11 @@
-/** Two servers below one, each with an agent of its own: their workloads believe each other, whoever signed for them. */
+/** Several servers, each with an agent of its own: their workloads believe each other, whoever signed for them. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connect, createServer } from "node:tls";
-import { makeSpiffeId, parseTrustDomain, type SpiffeId } from "../src/core/spiffe/id.ts";
+import { makeSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from "../src/core/spiffe/id.ts";
 import { verifyJwtSvid } from "../src/core/spiffe/jwt-svid.ts";
 import type { X509Svid } from "../src/core/spiffe/svid.ts";
 import { bundlesOf, verifyX509Svid } from "../src/core/spiffe/x509-svid.ts";
@@ -47,10 +47,10 @@ class Nest {
     });
   }
 
-  async server(name: string, more = ""): Promise<RunningServer> {
+  async server(name: string, more = "", domain: string = trustDomain): Promise<RunningServer> {
     const file = join(this.#dir, `${name}.yaml`);
     const free = "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\nxds: 127.0.0.1:0\n";
-    writeFileSync(file, `trustDomain: ${trustDomain}\ndataDir: ${name}\n${free}${more}`);
+    writeFileSync(file, `trustDomain: ${domain}\ndataDir: ${name}\n${free}${more}`);
     const server = await startServer(readServerConfig(file), {
       log: silentLog,
       openSigner: (setup) => localSigner(setup, { clock: systemClock }),
@@ -60,17 +60,22 @@ class Nest {
   }
 
   /** An agent of `server`, and an entry for `path` that this very process matches. Returns the agent's Workload API. */
-  async agent(name: string, server: RunningServer, path: string, downstream = false): Promise<string> {
+  async agent(
+    name: string,
+    server: RunningServer,
+    path: string,
+    more: { downstream?: boolean; federatesWith?: readonly TrustDomain[] } = {},
+  ): Promise<string> {
     const { value } = await server.identity.nodes.createJoinToken({});
     const file = join(this.#dir, `${name}.yaml`);
     const sockets = ["socket", "brokerSocket", "adminSocket"].map((key) => `${key}: ${name}-${key}\n`).join("");
     const { listen, trustBundle } = server.ready;
     const trust = `server: ${listen}\ntrustBundle: ${trustBundle}\njoinToken: ${value}\n`;
-    writeFileSync(file, `trustDomain: ${trustDomain}\ndataDir: ${name}-data\n${trust}${sockets}`);
+    writeFileSync(file, `trustDomain: ${server.ready.trustDomain}\ndataDir: ${name}-data\n${trust}${sockets}`);
     const agent = await runAgent(loadAgentConfig(file), silentLog);
     this.#ends.push(() => agent.close());
-    const spiffeId = makeSpiffeId(trustDomain, path);
-    const entry = { spiffeId, parentId: agent.ready.spiffeId as SpiffeId, selectors: [UID], downstream };
+    const spiffeId = makeSpiffeId(server.registry.trustDomain, path);
+    const entry = { spiffeId, parentId: agent.ready.spiffeId as SpiffeId, selectors: [UID], ...more };
     await server.registry.createEntry(entry);
     return agent.ready.socket;
   }
@@ -117,7 +122,7 @@ function handshake(client: X509Source, server: X509Source): Promise<[string, str
 test("workloads of two servers below one authenticate each other, also after the root's key was replaced", async (t) => {
   const nest = new Nest(t);
   const top = await nest.server("top");
-  const socket = await nest.agent("top-agent", top, "/downstream", true);
+  const socket = await nest.agent("top-agent", top, "/downstream", { downstream: true });
   const upstream = `upstreamAuthority: {kind: spire, server: '${top.ready.listen}', workloadApiSocket: '${socket}'}\n`;
   const left = await nest.server("left", upstream);
   const right = await nest.server("right", upstream);
@@ -159,5 +164,51 @@ test("workloads of two servers below one authenticate each other, also after the
   await until("nobody believes the old one", () =>
     [a, b].every((source) => source.bundles.value.get(trustDomain)?.length === 1),
   );
+  assert.deepEqual(await handshake(a, b), both);
+});
+
+test("workloads of two trust domains authenticate each other by federated bundles, also after a key was replaced", async (t) => {
+  const nest = new Nest(t);
+  const endpoint = "federation: {bundleEndpoint: {listen: '127.0.0.1:0'}}\n";
+  const [ours, theirs] = [
+    await nest.server("ours", endpoint, "ours.test"),
+    await nest.server("theirs", endpoint, "theirs.test"),
+  ];
+  const follow = async (one: RunningServer, other: RunningServer): Promise<void> => {
+    const { trustDomain: domain } = other.registry;
+    const bundle = other.identity.bundles.own.value;
+    const endpointSpiffeId = makeSpiffeId(domain, "/spire/server");
+    const url = `https://${other.ready.bundleEndpoint}/`;
+    const relationship = { trustDomain: domain, url, profile: { kind: "https_spiffe", endpointSpiffeId } } as const;
+    await one.identity.federation.create(
+      relationship,
+      async () => void (await one.identity.bundles.set(domain, () => bundle)),
+    );
+  };
+  await follow(ours, theirs);
+  await follow(theirs, ours);
+  const a = nest.workload(await nest.agent("o", ours, "/a", { federatesWith: [parseTrustDomain("theirs.test")] }));
+  const b = nest.workload(await nest.agent("t", theirs, "/b", { federatesWith: [parseTrustDomain("ours.test")] }));
+  const ready = (source: X509Source) => source.svid.value !== null && source.bundles.value.size === 2;
+  await until("both have their SVIDs and bundles", () => ready(a) && ready(b));
+  const both = ["spiffe://ours.test/a", "spiffe://theirs.test/b"];
+  assert.deepEqual(await handshake(a, b), both);
+
+  const { x509 } = theirs.authority;
+  const old = x509.active().id;
+  await x509.activate((await x509.prepare()).id);
+  await ours.identity.federation.refresh(parseTrustDomain("theirs.test"));
+  const bundleAt = (source: X509Source) => source.bundles.value.get(parseTrustDomain("theirs.test"))?.length;
+  await until("our workload has their new key", () => bundleAt(a) === 2);
+  const before = b.svid.value?.serial;
+  await x509.taint(old);
+  await until("their workload has a new SVID", () => b.svid.value?.serial !== before);
+  await until(
+    "their endpoint shows a new SVID",
+    () => parseCertificate(theirs.identity.svid.value.chain[0] as Uint8Array).authorityKeyId !== old,
+  );
+  await x509.revoke(old);
+  await ours.identity.federation.refresh(parseTrustDomain("theirs.test"));
+  await until("our workload has forgotten their old key", () => bundleAt(a) === 1);
   assert.deepEqual(await handshake(a, b), both);
 });
