@@ -3,8 +3,11 @@ import { EveryhopError } from "../../core/base/errors.ts";
 import type { Ceilings, Intent } from "../intent/intent.ts";
 
 const BURST_SECONDS = 10;
-/** CAs below ours an hour: each can sign what stands in no log of ours, so many of them are an attack. */
-const DOWNSTREAM_BURST = 20;
+/**
+ * CAs below ours an hour: each can sign what stands in no log of ours. A fleet needs many at once all the same: where a root is
+ * tainted every server below it comes for another one, and where CAs live for minutes they come often.
+ */
+const DOWNSTREAM_BURST = 500;
 const DOWNSTREAM_PER_SECOND = DOWNSTREAM_BURST / 3_600;
 
 /** Errors: `permission-denied` where a lifetime is over its ceiling, `failed-precondition` where nothing valid would come out. */
