@@ -1,4 +1,4 @@
-import { EveryhopError } from "../../../core/base/errors.ts";
+import { EveryhopError, toEveryhopError } from "../../../core/base/errors.ts";
 import { type Bundle, parseBundle } from "../../../core/spiffe/bundle.ts";
 import { endpointUrlFault, isInside, type Relationship } from "../../../core/spiffe/federation.ts";
 import type { SpiffeId, TrustDomain } from "../../../core/spiffe/id.ts";
@@ -24,6 +24,23 @@ const REDIRECTS = [301, 302, 303, 307, 308];
  * `invalid-argument` for what is no bundle. SPEC: SPIFFE_Federation §5.2.
  */
 export async function fetchBundle(relationship: Relationship, options: FetchOptions): Promise<Bundle> {
+  const { url, profile } = relationship;
+  try {
+    return await fetchFollowing(relationship, options);
+  } catch (cause) {
+    const { code, message } = toEveryhopError(cause);
+    throw new EveryhopError(code, `the bundle endpoint \`${url}\`: ${message}`, { hint: HINTS[profile.kind], cause });
+  }
+}
+
+const HINTS = {
+  https_web:
+    "its certificate has to be of the URL's host, and of an authority that this machine or `webCaFile` knows; or it is of the profile `https_spiffe`",
+  https_spiffe:
+    "it has to prove `endpointSpiffeId` by the bundle that is stored: if that is out of date, `everyhop bundle set` brings a new one",
+} as const;
+
+async function fetchFollowing(relationship: Relationship, options: FetchOptions): Promise<Bundle> {
   const { trustDomain } = relationship;
   let url = new URL(relationship.url);
   let fromOutside = false;

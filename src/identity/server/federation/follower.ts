@@ -96,7 +96,7 @@ export class Follower {
 
   /** A failure is not chased: the next poll is the next try. SPEC: SPIFFE_Federation §4.1. */
   #poll(followed: Followed): Promise<void> {
-    const { trustDomain, url } = followed.relationship;
+    const { trustDomain } = followed.relationship;
     const { bundles, clock, log, minRefreshMs } = this.#options;
     followed.polling ??= this.#update(followed)
       .then(
@@ -108,7 +108,6 @@ export class Follower {
           if (followed.state.problem !== problem) {
             log.warn("the bundle of a federated trust domain could not be fetched", {
               trustDomain,
-              url,
               error: problem,
             });
           }
