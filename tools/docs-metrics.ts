@@ -34,6 +34,7 @@ function serverMetrics(): Metric[] {
     caExpiry: () => 0,
     caBegin: () => 0,
     bundleSequence: () => 0,
+    federation: () => new Map(),
   });
   return describe(registry);
 }

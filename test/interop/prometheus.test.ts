@@ -164,6 +164,19 @@ const CASES: readonly Case[] = [
     at: "56m",
     fires: null,
   },
+  {
+    alert: "FederationStale",
+    series: { 'everyhop_server_federation_up{trust_domain="other.org"}': "1x3 0x100" },
+    at: "20m",
+    fires: { trust_domain: "other.org" },
+    value: "0",
+  },
+  {
+    alert: "FederationStale",
+    series: { 'everyhop_server_federation_up{trust_domain="other.org"}': "1x3 0x30 1x70" },
+    at: "20m",
+    fires: null,
+  },
   { alert: "PolicyRefused", series: { everyhop_control_problems: "0x3 1x60" }, fires: {} },
   { alert: "PolicyRefused", series: { everyhop_control_problems: "0x3 1x1 0x60" }, fires: null },
   {
@@ -208,7 +221,7 @@ test("the rules are valid", (t) => {
   if (!skipWithout(t, "promtool", "conformance")) {
     assert.match(
       execFileSync(peer("promtool") ?? "", ["check", "rules", OURS, guide()], { encoding: "utf8" }),
-      /SUCCESS: 16 rules/,
+      /SUCCESS: 17 rules/,
     );
   }
 });

@@ -198,6 +198,7 @@ export class IdentityServer {
       caExpiry: () => (activeCa(authority)?.notAfterMs ?? 0) / 1_000,
       caBegin: () => (activeCa(authority)?.issuedAtMs ?? 0) / 1_000,
       bundleSequence: () => Number(bundles.own.value.sequence),
+      federation: () => federation.states(),
     });
     const unwatch = bundles.own.watch((bundle: Bundle) => this.#publish(bundle));
     this.#stop = [own.stop, unwatch, () => federation.close(), this.#pruneEvery(PRUNE_MS)];

@@ -16,6 +16,8 @@ export interface IdentityGauges {
   readonly caExpiry: () => number;
   readonly caBegin: () => number;
   readonly bundleSequence: () => number;
+  /** Trust domains whose bundle endpoint is followed, and whether its last poll went well. */
+  readonly federation: () => ReadonlyMap<string, boolean>;
 }
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30];
@@ -41,7 +43,7 @@ export function identityMetrics(registry: Metrics): IdentityMetrics {
     registers,
   });
   // A series that is born at 3 and stays has no rate: these count from 0.
-  for (const kind of ["x509-svid", "jwt-svid"]) {
+  for (const kind of ["x509-svid", "x509-ca", "jwt-svid"]) {
     issued.inc({ kind }, 0);
   }
   return {
@@ -71,4 +73,17 @@ export function registerIdentityGauges(registry: Metrics, gauges: IdentityGauges
   gauge("everyhop_server_ca_expiry_timestamp_seconds", "When the active CA expires.", gauges.caExpiry);
   gauge("everyhop_server_ca_begin_timestamp_seconds", "When the active CA began.", gauges.caBegin);
   gauge("everyhop_server_bundle_sequence", "Sequence number of the trust bundle.", gauges.bundleSequence);
+  // As many series as relationships, which administrators make.
+  new Gauge({
+    name: "everyhop_server_federation_up",
+    help: "1 while the last poll of a federated trust domain's bundle endpoint went well.",
+    labelNames: ["trust_domain"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [trust_domain, up] of gauges.federation()) {
+        this.set({ trust_domain }, up ? 1 : 0);
+      }
+    },
+  });
 }

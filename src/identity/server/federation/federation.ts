@@ -142,6 +142,11 @@ export class Federation {
     return this.#options.store.relationships.delete(trustDomain);
   }
 
+  /** Whether the last poll of each went well; one that was not polled yet is taken for well. */
+  states(): ReadonlyMap<TrustDomain, boolean> {
+    return this.#follower.states();
+  }
+
   /** Polls the endpoint of `trustDomain` now. Errors: as Follower.refresh. */
   refresh(trustDomain: TrustDomain): Promise<void> {
     return this.#follower.refresh(trustDomain);

@@ -80,6 +80,7 @@ test("Federation §6.2: a failure waits for the next poll, and takes nothing awa
   answers.set(other, new EveryhopError("unavailable", "refused"));
   await advance(2 * MINUTE);
   assert.deepEqual([asked.length, follower.stateOf(other)?.problem], [2, "refused"]);
+  assert.deepEqual([...follower.states()], [[other, false]]);
   assert.equal(bundles.federatedWith(other)?.x509Authorities.length, 1);
   await advance(2 * MINUTE - 1);
   assert.equal(asked.length, 2);

@@ -43,6 +43,11 @@ export class Follower {
     return this.#followed.get(trustDomain)?.state ?? null;
   }
 
+  /** Whether the last poll of each went well. */
+  states(): ReadonlyMap<TrustDomain, boolean> {
+    return new Map([...this.#followed].map(([name, { state }]) => [name, state.problem === null]));
+  }
+
   /** Follows these and no others: new and changed ones are polled at once. */
   follow(relationships: readonly Relationship[]): void {
     const wanted = new Map(relationships.map((one) => [one.trustDomain, one]));
