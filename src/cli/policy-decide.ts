@@ -7,10 +7,11 @@ import { type DecisionRequest, idOf, readDecisionRequest } from "../core/policy/
 import { parseResources } from "../core/policy/parse.ts";
 import type { Resource } from "../core/policy/resources.ts";
 import { readPolicyFiles } from "./policy-files.ts";
+import { type JwksFlags, jwksOption, keySource } from "./policy-jwks.ts";
 import { type MeshFlags, meshOptions, readMesh } from "./policy-mesh.ts";
 import { print, printJson } from "./ui.ts";
 
-interface Flags extends MeshFlags {
+interface Flags extends MeshFlags, JwksFlags {
   readonly policies: readonly string[];
   readonly requests: string;
   readonly explain?: boolean;
@@ -20,13 +21,15 @@ interface Flags extends MeshFlags {
 
 export function defineDecide(policy: Command): void {
   const collect = (path: string, paths: readonly string[]): string[] => [...paths, path];
-  meshOptions(
-    policy
-      .command("decide")
-      .description("decide requests, one JSON line each, as a sidecar would")
-      .requiredOption("--policies <path>", "file or folder of resources; may be repeated", collect, [])
-      .requiredOption("--requests <file>", "JSON lines; - is standard input")
-      .option("--explain", "with every compared field and, for a denial, the nearest miss"),
+  jwksOption(
+    meshOptions(
+      policy
+        .command("decide")
+        .description("decide requests, one JSON line each, as a sidecar would")
+        .requiredOption("--policies <path>", "file or folder of resources; may be repeated", collect, [])
+        .requiredOption("--requests <file>", "JSON lines; - is standard input")
+        .option("--explain", "with every compared field and, for a denial, the nearest miss"),
+    ),
   )
     .option("--stats", "end with a line of measurements")
     .option("--json", "JSON lines")
@@ -45,7 +48,8 @@ async function decide(flags: Flags): Promise<number> {
   if (errors.length > 0) {
     throw configError(errors);
   }
-  const decider = new Decider(resources, mesh, { now: Date.now });
+  const options = { now: Date.now, keysOf: keySource(flags) };
+  const decider = new Decider(resources, mesh, options);
   const kept: DecisionRequest[] = [];
   let malformed = 0;
   for await (const line of requestLines(flags.requests)) {
@@ -58,7 +62,7 @@ async function decide(flags: Flags): Promise<number> {
     }
   }
   if (flags.stats) {
-    const stats = measure(resources, new Decider(resources, mesh, { now: Date.now }), kept);
+    const stats = measure(resources, new Decider(resources, mesh, options), kept);
     if (flags.json) {
       printJson({ stats });
     } else {

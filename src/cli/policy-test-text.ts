@@ -5,9 +5,10 @@ import type { Coverage, FieldCoverage, RuleCoverage, Share } from "../core/polic
 import type { MutantResult, MutationReport } from "../core/policy/testing/mutation.ts";
 import type { CaseResult } from "../core/policy/testing/run.ts";
 import { failureLines } from "../core/policy/testing/text.ts";
+import type { JwksFlags } from "./policy-jwks.ts";
 import type { MeshFlags } from "./policy-mesh.ts";
 
-export interface TestFlags extends MeshFlags {
+export interface TestFlags extends MeshFlags, JwksFlags {
   readonly json?: boolean;
   readonly format: "text" | "junit" | "tap";
   readonly junit?: string;

@@ -7,6 +7,7 @@ import { mutate } from "../core/policy/testing/mutation.ts";
 import { type RunOptions, runSuite, type Suite } from "../core/policy/testing/run.ts";
 import { tap } from "../core/policy/testing/tap.ts";
 import { duration, percent } from "./arguments.ts";
+import { jwksOption, keySource } from "./policy-jwks.ts";
 import { meshOptions } from "./policy-mesh.ts";
 import { readSuites } from "./policy-suites.ts";
 import { resultDocument, resultText, shortfalls, type TestFlags, type TestRun } from "./policy-test-text.ts";
@@ -20,13 +21,15 @@ Examples:
 `;
 
 export function defineTest(policy: Command): void {
-  meshOptions(
-    policy
-      .command("test")
-      .description(
-        "run `kind: PolicyTest` documents: requests and the decisions they should get, with coverage per rule",
-      )
-      .argument("[path...]", "files and folders of tests, and of resources for tests that name none", ["."]),
+  jwksOption(
+    meshOptions(
+      policy
+        .command("test")
+        .description(
+          "run `kind: PolicyTest` documents: requests and the decisions they should get, with coverage per rule",
+        )
+        .argument("[path...]", "files and folders of tests, and of resources for tests that name none", ["."]),
+    ),
   )
     .option("--filter <text>", "only tests whose name, or whose PolicyTest's name, has this in it")
     .option("--coverage", "list every rule, field and value with how often it was met")
@@ -58,7 +61,7 @@ function test(paths: readonly string[], flags: TestFlags): number {
   }
   const suites = readSuites(paths, flags);
   const now = Date.now();
-  const run = runAll(suites, flags, { now: () => now });
+  const run = runAll(suites, flags, { now: () => now, keysOf: keySource(flags) });
   const missing = shortfalls(run, flags);
   if (flags.junit !== undefined) {
     writeReport(flags.junit, junit(run.results));

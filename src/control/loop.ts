@@ -9,6 +9,7 @@ import type { FileSet } from "../io/watch-files.ts";
 import { type Accepted, judge, NOTHING_ACCEPTED, sameFiles } from "./change.ts";
 import { meshFindings } from "./findings.ts";
 import type { KilledIdentity } from "./identities.ts";
+import type { KeySets } from "./jwks.ts";
 import type { ControlMetrics } from "./metrics.ts";
 import { type Mesh, PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
@@ -24,6 +25,7 @@ export interface LoopOptions {
   readonly files: Cell<FileSet>;
   readonly services: Cell<readonly Service[]>;
   readonly kills: Cell<readonly KilledIdentity[]>;
+  readonly keySets: Cell<KeySets>;
   /** Where the World's version is kept over a restart. */
   readonly versionFile?: string;
   readonly log: Log;
@@ -45,7 +47,7 @@ export class Loop {
   /** Errors: `config-invalid` with every issue, where the files are not valid from the start. */
   constructor(options: LoopOptions) {
     this.#options = options;
-    const { trustDomain, services, kills, files } = options;
+    const { trustDomain, services, kills, files, keySets } = options;
     const { json, meshConfig } = readMeshConfig(options.meshConfig);
     this.#meshConfig = meshConfig;
     this.#judge(files.value);
@@ -60,6 +62,7 @@ export class Loop {
       services: services.value,
       policies: this.#accepted.policies,
       kills: kills.value,
+      keySets: keySets.value,
     };
     this.#keepVersion();
     this.#unwatch = [
@@ -69,6 +72,7 @@ export class Loop {
         this.#advance({ services: next });
       }),
       kills.watch((next) => this.#advance({ kills: next })),
+      keySets.watch((next) => this.#advance({ keySets: next })),
     ];
   }
 

@@ -34,6 +34,8 @@ interface ReportsOptions {
   readonly isOrder: (order: string) => boolean;
   readonly now: () => number;
   readonly onReceipt: (node: string) => void;
+  /** A sidecar saw a token whose key is not in this key set. */
+  readonly onWanted: (uri: string) => void;
 }
 
 const MAX_STREAMS_PER_NODE = 64;
@@ -150,7 +152,7 @@ export class Reports {
   }
 
   #take(stream: ReportStream, report: Report): void {
-    const { isOrder, now, onReceipt } = this.#options;
+    const { isOrder, now, onReceipt, onWanted } = this.#options;
     const service = stream.node.slice(stream.node.indexOf("/") + 1);
     this.denials.add(
       stream.node,
@@ -163,6 +165,7 @@ export class Reports {
         onReceipt(stream.node);
       }
     }
+    report.wantedKeySets.slice(0, MAX_WANTED).forEach(onWanted);
     if (report.dryRuns !== undefined) {
       stream.dryRuns = report.dryRuns.counts.slice(0, MAX_DRY_RUNS).flatMap((count) => readDryRun(count, service));
     }
@@ -173,6 +176,7 @@ export class Reports {
 }
 
 const MAX_DRY_RUNS = 1_000;
+const MAX_WANTED = 16;
 
 function readDryRun(given: MessageShape<typeof DryRunCountSchema>, service: string): DryRunStatus[] {
   const { enforced, would, policy, count } = given;

@@ -5,7 +5,8 @@
  */
 import { createHash } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { snapshotName } from "../core/api/snapshot.ts";
+import { snapshotName, type WorkloadDescription } from "../core/api/snapshot.ts";
+import { selectResources } from "../core/policy/select.ts";
 import { SnapshotSchema } from "../gen/everyhop/proxy/snapshot_pb.js";
 import { policiesJson } from "./policies.ts";
 import type { Service } from "./service.ts";
@@ -40,6 +41,7 @@ export function slicesOf(world: World, before: ReadonlyMap<string, Slice>): Map<
     const own = part({
       workload: { ...workload, labels: sorted(workload.labels) },
       policies: [...policiesJson(world.policies, workload, world.meshConfig)],
+      keySets: keySetsFor(world, workload),
     });
     const parts = [mesh, own, kills, ...others.map((other) => upstreams.get(other) as Part)];
     const name = snapshotName(service);
@@ -48,6 +50,17 @@ export function slicesOf(world: World, before: ReadonlyMap<string, Slice>): Map<
     slices.set(name, last?.version === slice.version ? last : slice);
   }
   return slices;
+}
+
+/** Those that the policies of `workload` name, in a fixed order. */
+function keySetsFor(world: World, workload: WorkloadDescription): { uri: string; keys: string }[] {
+  const named = selectResources(world.policies, workload, world.meshConfig).flatMap((resource) =>
+    resource.kind === "RequestAuthentication" ? resource.jwtRules.flatMap(({ jwksUri }) => jwksUri ?? []) : [],
+  );
+  return [...new Set(named)].sort().flatMap((uri) => {
+    const keys = world.keySets.get(uri);
+    return keys === undefined ? [] : [{ uri, keys }];
+  });
 }
 
 function upstreamPart(service: Service, world: World): Part {

@@ -18,9 +18,11 @@ import { watchFiles } from "../io/watch-files.ts";
 import { adminHandlers, type ControlAdmin } from "./admin.ts";
 import { adsHandlers } from "./ads.ts";
 import type { Identities } from "./identities.ts";
+import { Jwks } from "./jwks.ts";
 import { KillSwitch } from "./kill.ts";
 import { Loop } from "./loop.ts";
 import { type ControlGauges, controlMetrics, registerGauges } from "./metrics.ts";
+import { readMeshConfig } from "./policies.ts";
 import { Push } from "./push.ts";
 import { Reports } from "./reports.ts";
 import type { Service } from "./service.ts";
@@ -67,6 +69,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const { clock, identities, log } = options;
   const metrics = controlMetrics(options.metrics);
   const files = watchFiles(options.policies, { clock });
+  const jwks = new Jwks({ clock, log, allowed: readMeshConfig(options.meshConfig).meshConfig.jwksAllowed });
   let loop: Loop;
   try {
     loop = new Loop({
@@ -74,7 +77,9 @@ export async function startControl(options: ControlOptions): Promise<Control> {
       metrics,
       files: files.state,
       kills: identities.kills,
+      keySets: jwks.keySets,
     });
+    jwks.follow(loop.world.policies);
   } catch (error) {
     files.close();
     throw error;
@@ -84,11 +89,13 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     isOrder: (order) => identities.kills.value.some((kill) => kill.order === order),
     now: () => clock.now(),
     onReceipt: (node) => killSwitch.progressed(node),
+    onWanted: (uri) => jwks.want(uri),
   });
   const push = new Push(loop.world, { clock, log, metrics, onProgress: (node) => killSwitch.progressed(node) });
   const killSwitch = new KillSwitch({ ...options, push, reports, publishKills: () => loop.refreshKills() });
   loop.onWorld = (world) => {
     push.publish(world);
+    jwks.follow(world.policies);
     reports.keepOnly(new Set(push.nodes()));
   };
   const status = async (): Promise<StatusDocument> =>
@@ -105,6 +112,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   registerGauges(options.metrics, gaugesOf(parts, identities));
   const close = async (listeners: readonly RpcListener<SpiffeId>[]): Promise<void> => {
     files.close();
+    jwks.close();
     loop.close();
     await Promise.all(listeners.map((listener) => listener.close()));
   };

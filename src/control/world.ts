@@ -3,6 +3,7 @@ import type { Kill, WorkloadDescription } from "../core/api/snapshot.ts";
 import type { MeshConfig } from "../core/policy/mesh-config.ts";
 import type { Resource } from "../core/policy/resources.ts";
 import type { TrustDomain } from "../core/spiffe/id.ts";
+import type { KeySets } from "./jwks.ts";
 import { type Service, serviceId } from "./service.ts";
 
 export interface World {
@@ -15,6 +16,7 @@ export interface World {
   readonly services: readonly Service[];
   readonly policies: readonly Resource[];
   readonly kills: readonly Kill[];
+  readonly keySets: KeySets;
 }
 
 export function describeWorkload(service: Service, domain: TrustDomain): WorkloadDescription {

@@ -5,10 +5,12 @@ import type { SpiffeId } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
 import type { Address } from "../io/net.ts";
 import type { AccessLog } from "./access-log.ts";
+import type { Authorizers } from "./authorize/authorizers.ts";
 import type { Cause, Connections } from "./connections.ts";
 import type { Denials } from "./denials.ts";
 import type { DryRuns } from "./dry-runs.ts";
 import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
+import type { KeyRequests } from "./key-requests.ts";
 import type { CoarseTime, Facts, State } from "./state.ts";
 import { type Party, partyOf, strangerOf, type Telemetry } from "./telemetry.ts";
 
@@ -32,6 +34,8 @@ export interface ProxyContext {
   readonly telemetry: Telemetry;
   readonly denials: Denials;
   readonly dryRuns: DryRuns;
+  readonly keys: KeyRequests;
+  readonly authorizers: Authorizers;
   readonly accessLog: AccessLog | null;
   readonly log: Log;
   readonly seldom: Seldom;

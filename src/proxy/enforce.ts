@@ -4,12 +4,13 @@ import type { Snapshot } from "../core/api/snapshot.ts";
 import { compile } from "../core/policy/compile.ts";
 import { decideHttp, decideTcp, mtlsMode } from "../core/policy/evaluate.ts";
 import type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
-import { parseMeshConfig } from "../core/policy/mesh-config.ts";
+import { type ExtensionProvider, parseMeshConfig } from "../core/policy/mesh-config.ts";
 import { nearestChanges } from "../core/policy/nearest/changes.ts";
 import { normalizePath } from "../core/policy/normalize.ts";
 import { parseResourceJson } from "../core/policy/parse.ts";
 import type { MtlsMode } from "../core/policy/resources.ts";
-import { BAD_TOKEN, type Verdict } from "../core/policy/verdict.ts";
+import type { Verdict } from "../core/policy/verdict.ts";
+import { type TokenFilter, tokenFilter } from "./token-filter.ts";
 
 export type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
 export type { Verdict } from "../core/policy/verdict.ts";
@@ -20,6 +21,11 @@ export interface Enforcer {
   readonly hasDryRun: boolean;
   /** The target as it is decided on and forwarded; null: 400. */
   normalize(target: string): string | null;
+  /** Null where no token is ever looked at. */
+  readonly tokens: TokenFilter | null;
+  readonly providers: readonly ExtensionProvider[];
+  provider(name: string): ExtensionProvider | null;
+  /** Without what a CUSTOM rule's provider has to say: `custom` names it. */
   http(peer: PeerFacts, request: HttpFacts): Verdict;
   tcp(peer: PeerFacts): Verdict;
   /** What would have to be otherwise. Expensive; for denials that are reported. `request` null: TCP. */
@@ -33,34 +39,27 @@ export function compileSnapshot(snapshot: Snapshot): Enforcer {
   const resources = snapshot.policies.map(parseResourceJson);
   const compiled = compile(resources, workload, { trustDomain, meshConfig });
   const { pathNormalization } = meshConfig;
-  const judgesTokens = compiled.requestAuthentications.length > 0;
   return {
     mtls: mtlsMode(compiled, workload.port),
     hasDryRun: compiled.policies.some((policy) => policy.dryRun),
     normalize: (target) => normalizePath(target, pathNormalization),
+    tokens: tokenFilter(compiled.tokens, snapshot.keySets),
+    provider: (name) => meshConfig.extensionProviders.find((each) => each.name === name) ?? null,
+    providers: meshConfig.extensionProviders,
     http(peer, request) {
-      if (judgesTokens && carriesToken(request)) {
-        return BAD_TOKEN;
-      }
-      return withoutProvider(decideHttp(compiled, peer, request));
+      return decideHttp(compiled, peer, request);
     },
-    tcp: (peer) => withoutProvider(decideTcp(compiled, peer)),
+    tcp: (peer) => decideTcp(compiled, peer),
     changes: (peer, request, { reason }) =>
       nearestChanges({ compiled, peer, request, reason, isUnread: workload.protocol !== "tcp" }),
   };
 }
 
-/** INVARIANT: fail closed: where a CUSTOM rule matches, its provider has to allow, and this sidecar asks none yet. */
-function withoutProvider(verdict: Verdict): Verdict {
+/** INVARIANT: fail closed: where a CUSTOM rule matches, its provider has to allow; here it was not asked. */
+export function withoutProvider(verdict: Verdict): Verdict {
   const { custom } = verdict;
   if (custom === null || verdict.decision === "deny") {
     return verdict;
   }
   return { ...verdict, decision: "deny", status: verdict.status === 0 ? -1 : 403, reason: "custom-denied", ...custom };
-}
-
-/** Fail closed: a token that nobody here validates yet is a bad one; no token is nobody's identity. */
-function carriesToken(request: HttpFacts): boolean {
-  const lines = request.header("authorization");
-  return lines?.some((line) => line.startsWith("Bearer ")) === true || /[?&]access_token=/.test(request.path ?? "");
 }

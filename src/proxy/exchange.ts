@@ -7,6 +7,7 @@ const HTTP_LINE = "x-forwarded-proto: http\r\n";
 const HTTPS_LINE = "x-forwarded-proto: https\r\n";
 export const UPGRADE_TEXT = "connection: Upgrade\r\nupgrade: websocket\r\n";
 const NO_BYTES = Buffer.alloc(0);
+const NOTHING: ReadonlyMap<string, readonly string[]> = new Map();
 
 /** HOT: one for each connection, begun anew for each request. */
 export class Exchange {
@@ -30,6 +31,10 @@ export class Exchange {
   /** The bytes the head was read from: kept while the exchange lasts, which may be decided on again. */
   bytes: Buffer = NO_BYTES;
   start = 0;
+  /** Fields put in by us, by lower-case name, beside the lines that came; null: none. */
+  #added: Map<string, readonly string[]> | null = null;
+  /** Lines (with CRLF) put into the head of the answer; empty: none. */
+  answerLines = "";
 
   begin(bytes: Buffer, start: number): void {
     this.active = true;
@@ -43,6 +48,8 @@ export class Exchange {
     this.received = bytes.length - start;
     this.sent = 0;
     this.answer = null;
+    this.#added = null;
+    this.answerLines = "";
     this.startedAt = performance.now();
   }
 
@@ -52,7 +59,29 @@ export class Exchange {
 
   /** Lines of a field as policies compare them, by lower-case name; null where there is none. */
   header(name: string): readonly string[] | null {
-    return visibleLines(name, this.head.values(this.bytes, this.start, name));
+    const came = this.head.values(this.bytes, this.start, name);
+    const added = this.#added?.get(name);
+    return visibleLines(name, added === undefined ? came : [...came, ...added]);
+  }
+
+  /** Takes a field away, whoever put it in. */
+  removeField(name: string): void {
+    this.head.removeNamed(this.bytes, this.start, name);
+    this.#added?.delete(name);
+  }
+
+  /** Puts lines of a field in, beside those that are there. */
+  addField(name: string, values: readonly string[]): void {
+    this.#added ??= new Map();
+    this.#added.set(name, [...(this.#added.get(name) ?? []), ...values]);
+  }
+
+  /** Every field as it will be forwarded. */
+  fields(): [name: string, value: string][] {
+    const added = [...(this.#added ?? [])].flatMap(([name, values]) =>
+      values.map((value): [string, string] => [name, value]),
+    );
+    return [...this.head.lines(this.bytes, this.start), ...added];
   }
 
   /** The last address of X-Forwarded-For; null where there is none. */
@@ -71,6 +100,9 @@ export class Exchange {
     let lines = this.requestId === "" ? "" : `x-request-id: ${this.requestId}\r\n`;
     if (!head.hasForwardedProto) {
       lines += scheme === "https" ? HTTPS_LINE : HTTP_LINE;
+    }
+    for (const [name, values] of this.#added ?? NOTHING) {
+      lines += values.map((value) => `${name}: ${value}\r\n`).join("");
     }
     if (head.hostReplaced) {
       lines += `host: ${head.host}\r\n`;

@@ -38,6 +38,9 @@ export function testEnforcer(
   return {
     mtls,
     hasDryRun: false,
+    tokens: null,
+    providers: [],
+    provider: () => null,
     normalize: (target) => {
       if (target.includes("%00")) {
         return null;
@@ -188,6 +191,7 @@ export class TestMesh {
       workload: { name, namespace: "prod", serviceAccount: name, labels, spiffeId, port, protocol },
       upstreams: this.#services.filter((one) => one.name !== name).map((one) => this.#describe(one)),
       policies: [],
+      keySets: new Map(),
       kills: this.kills,
     };
   }

@@ -29,9 +29,12 @@ export interface HttpGate {
   /** What `x-forwarded-proto` says where the client did not. */
   readonly scheme: "http" | "https";
   /**
-   * HOT. Decides on the exchange of `front`, and sets its `path` to what is forwarded. Null: it may go on.
+   * HOT. Decides on the exchange of `front`, and sets its `path` to what is forwarded. Null: it may go on. PENDING: it calls
+   * `front.decided` later, and until then nothing is forwarded.
    */
   admit(front: HttpFront): Answer | null;
+  /** All of the body that the gate wanted to see (`front.collect`) is here. */
+  collected(front: HttpFront): void;
   /** An idle connection to the other side, or null: then `open` is called. */
   take(front: HttpFront): HttpBack | null;
   /** Calls `front.opened` or `front.unavailable`, now or later. */
@@ -46,6 +49,9 @@ export interface HttpGate {
   closed(front: HttpFront): void;
 }
 
+/** What `admit` gives where the decision has to be waited for. */
+export const PENDING: Answer = { status: 0, body: "", lines: "", flags: "-", details: "pending" };
+
 const HEAD = 0;
 const BODY = 1;
 /** The request was read to its end; what comes is kept until its answer is through. */
@@ -57,9 +63,11 @@ const PAUSED_EARLY = 1;
 const PAUSED_BACK = 2;
 const PAUSED_OPENING = 4;
 const PAUSED_FULL = 8;
+const PAUSED_DECIDING = 16;
 
 const MAX_LINGER_BYTES = 1_048_576;
 const LINGER_MS = 2_000;
+const CONTINUE = Buffer.from("HTTP/1.1 100 Continue\r\n\r\n");
 const CLOSE_LINE = Buffer.from("connection: close\r\n");
 const UPGRADE_LINES = Buffer.from(UPGRADE_TEXT);
 const REPEATABLE = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]);
@@ -82,6 +90,11 @@ export class HttpFront implements PipeHandler {
   #pending: Buffer | null = null;
   #pendingRest: Buffer | null = null;
   #repeated = false;
+  /** The head and what came with it, while a decision is waited for. */
+  #deciding: Buffer | null = null;
+  #decidingHeadLength = 0;
+  /** How much of the body the gate wants to see before it decides. */
+  #wanted = 0;
   #held: HeldBytes | null = null;
   #headStarted = false;
   #early: Buffer | null = null;
@@ -195,13 +208,71 @@ export class HttpFront implements PipeHandler {
     }
     exchange.received = end - at;
     exchange.requestId = head.hasRequestId ? "" : randomUUID();
+    this.#wanted = 0;
     const refusal = this.#gate.admit(this);
+    if (refusal === PENDING) {
+      this.#wait(at === 0 && end === bytes.length ? bytes : bytes.subarray(at, end));
+      return end;
+    }
     if (refusal !== null) {
       this.#refuse(refusal);
       return this.#state === CLOSING ? bytes.length : end;
     }
     this.#forward(bytes, at, end);
     return end;
+  }
+
+  /** Nothing of the request goes on until the gate has decided. */
+  #wait(message: Buffer): void {
+    this.#deciding = message;
+    this.#decidingHeadLength = this.exchange.head.length;
+    this.#state = this.#body.done ? READ : BODY;
+    if (this.isCollected) {
+      this.#pause(PAUSED_DECIDING);
+      this.#gate.collected(this);
+    } else if (this.exchange.header("expect") !== null) {
+      this.pipe.write(CONTINUE);
+    }
+  }
+
+  get isWaiting(): boolean {
+    return this.#deciding !== null;
+  }
+
+  /** From the gate, in `admit`: that much of the body is wanted before it decides. */
+  collect(bytes: number): void {
+    this.#wanted = bytes;
+  }
+
+  /** The gate has what it asked to collect, or there is nothing more to come. */
+  get isCollected(): boolean {
+    return this.#body.done || this.#bodyHeld >= this.#wanted;
+  }
+
+  get #bodyHeld(): number {
+    return (this.#deciding?.length ?? 0) - this.#decidingHeadLength;
+  }
+
+  /** The body as far as it is here while a decision is waited for, in its framing; whether that is all of it. */
+  held(): { readonly body: Buffer; readonly complete: boolean } {
+    return { body: this.#deciding?.subarray(this.#decidingHeadLength) ?? EMPTY, complete: this.#body.done };
+  }
+
+  /** From the gate, after PENDING: null is that the request may go on. */
+  decided(answer: Answer | null): void {
+    const message = this.#deciding;
+    if (message === null) {
+      return;
+    }
+    this.#deciding = null;
+    this.#unpauseQuietly(PAUSED_DECIDING);
+    if (answer === null) {
+      this.#forward(message, 0, message.length);
+      this.#applyPauses();
+      return;
+    }
+    this.#refuse(answer);
+    this.#next();
   }
 
   #forward(bytes: Buffer, at: number, end: number): void {
@@ -276,10 +347,22 @@ export class HttpFront implements PipeHandler {
     if (this.#body.done) {
       this.#state = READ;
     }
+    if (this.#deciding !== null) {
+      this.#collectMore(bytes.subarray(at, end));
+      return end;
+    }
     if (this.#back !== null && !this.#back.send(at === 0 && end === bytes.length ? bytes : bytes.subarray(at, end))) {
       this.#pause(PAUSED_BACK);
     }
     return end;
+  }
+
+  #collectMore(bytes: Buffer): void {
+    this.#deciding = Buffer.concat([this.#deciding ?? EMPTY, bytes]);
+    if (this.isCollected) {
+      this.#pause(PAUSED_DECIDING);
+      this.#gate.collected(this);
+    }
   }
 
   /** Answers a request that is not understood and closes. INVARIANT: after ambiguous HTTP nothing more is read as HTTP. */
@@ -352,6 +435,10 @@ export class HttpFront implements PipeHandler {
     }
     if (untilClose || this.#state === BODY) {
       this.exchange.head.close = true;
+    }
+    const { answerLines } = this.exchange;
+    if (answerLines !== "") {
+      return Buffer.from(this.closes ? `${answerLines}connection: close\r\n` : answerLines, "latin1");
     }
     return this.closes ? CLOSE_LINE : null;
   }
@@ -479,6 +566,10 @@ export class HttpFront implements PipeHandler {
   }
 
   #abandonBack(): void {
+    if (this.#deciding !== null) {
+      this.#deciding = null;
+      this.#gate.cancel(this);
+    }
     if (this.#opening) {
       this.#opening = false;
       this.#gate.cancel(this);

@@ -7,13 +7,15 @@ import { principalOf, type SpiffeId } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
 import { plainIp } from "../io/net.ts";
 import { logConnection, logExchange } from "./access-lines.ts";
+import { Admission } from "./admission.ts";
 import { dialApp } from "./app-dialer.ts";
+import type { AskedConnection } from "./authorize/request.ts";
+import { askAboutConnection } from "./authorize/tcp.ts";
 import type { Cause, Tracked } from "./connections.ts";
 import { countClosed, countDryRun, isHttp, ownParty, type ProxyContext, peerParty, recordDenial } from "./context.ts";
-import type { HttpFacts, PeerFacts, Verdict } from "./enforce.ts";
+import { type PeerFacts, type Verdict, withoutProvider } from "./enforce.ts";
 import { serverContext, shakeHands } from "./handshake.ts";
-import { type Answer, APP_DOWN, BAD_REQUEST, denied } from "./http/answers.ts";
-import { splitTarget } from "./http/target.ts";
+import { type Answer, APP_DOWN } from "./http/answers.ts";
 import { HttpBack } from "./http-back.ts";
 import { HttpFront, type HttpGate } from "./http-front.ts";
 import { type Proof, verifyPeer } from "./peer.ts";
@@ -50,19 +52,16 @@ export class Inbound {
   }
 }
 
-class InboundConnection implements Tracked, HttpGate, HttpFacts {
+class InboundConnection implements Tracked, HttpGate {
   peer: SpiffeId | null = null;
   proof: Proof | null = null;
   /** Every forwarded request says who sent it; null for plaintext. */
   append: Buffer | null = null;
-  // HttpFacts
-  readonly auth = null;
-  method = "";
-  path = "";
-  host = "";
 
   /** What a decision knows of the connection; made when all of it is proven. */
   #peerFacts: PeerFacts;
+  /** Made with the front; null on TCP. */
+  #admission: Admission | null = null;
   readonly #inbound: Inbound;
   readonly #context: ProxyContext;
   readonly #raw: Socket;
@@ -210,10 +209,34 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
     const pipe = new SocketPipe(this.#socket);
     if (isHttp(facts.snapshot.workload)) {
       this.#http = telemetry.http("destination", source, ownParty(this.#context), security);
+      this.#admission = new Admission(this.#asked(), this.#context);
       this.#front = new HttpFront(pipe, this, time.read, timeouts);
       return;
     }
+    pipe.pause();
     const verdict = facts.enforcer.tcp(this.#peerFacts);
+    if (verdict.custom === null) {
+      this.#connect(pipe, facts, verdict);
+      return;
+    }
+    this.#cancelDial = askAboutConnection(this.#context, facts, verdict, this.#asked(), (decided) => {
+      this.#cancelDial = null;
+      this.#connect(pipe, facts, decided);
+    });
+  }
+
+  #asked(): AskedConnection {
+    const certificate = this.append;
+    return {
+      peer: this.peer,
+      peerFacts: this.#peerFacts,
+      scheme: this.scheme,
+      clientCertificate:
+        certificate === null ? null : certificate.toString("latin1", XFCC.length, certificate.length - 2),
+    };
+  }
+
+  #connect(pipe: SocketPipe, facts: Facts, verdict: Verdict): void {
     this.#verdict = verdict;
     countDryRun(this.#context, facts, verdict, this.peer, "tcp");
     if (verdict.decision === "deny") {
@@ -222,7 +245,9 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
       this.#socket.destroy();
       return;
     }
-    pipe.pause();
+    const { telemetry } = this.#context;
+    const source = peerParty(facts, this.peer);
+    const security: Security = this.peer === null ? "none" : "mutual_tls";
     this.#tcp = telemetry.tcp("destination", source, ownParty(this.#context), security);
     const tcp = this.#tcp;
     tcp.opened.value++;
@@ -260,59 +285,19 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
 
   /** HOT. */
   admit(front: HttpFront): Answer | null {
-    const facts = this.#known as Facts;
-    const { head } = front.exchange;
     if (this.#own !== null && this.#own !== this.#context.state.svid.value) {
       // After a rotation the peer is asked to come again: what it believes of us must not outlive the authority it rests on.
       front.retire();
     }
-    const target = splitTarget(head);
-    const path = target === null ? null : facts.enforcer.normalize(target);
-    if (path === null) {
-      head.close = true;
-      return BAD_REQUEST;
-    }
-    // INVARIANT: the path that is decided on is the path that is forwarded.
-    front.exchange.path = path;
-    this.method = head.method;
-    this.path = path;
-    this.host = head.host;
-    const verdict = facts.enforcer.http(this.#peerFacts, this);
-    this.#verdict = verdict;
-    countDryRun(this.#context, facts, verdict, this.peer, "http");
-    if (verdict.decision === "allow") {
-      this.#denialId = null;
-      return null;
-    }
-    this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, this);
-    const details = `rbac_access_denied_matched_policy[${verdict.policy === null ? "none" : `${verdict.policy}/${verdict.rule}`}]`;
-    return denied(this.#denialId, details, verdict.status);
+    return (this.#admission as Admission).admit(front);
+  }
+
+  collected(_front: HttpFront): void {
+    this.#admission?.collected();
   }
 
   get scheme(): "http" | "https" {
     return this.peer === null ? "http" : "https";
-  }
-
-  /** Policies see a request as it will reach the service. */
-  header(name: string): readonly string[] | null {
-    return this.#front?.exchange.header(name) ?? this.#completed(name);
-  }
-
-  #completed(name: string): readonly string[] | null {
-    switch (name) {
-      case "x-request-id":
-        return [this.#front?.exchange.requestId ?? ""];
-      case "x-forwarded-proto":
-        return [this.scheme];
-      case "x-forwarded-client-cert":
-        return this.append === null ? null : [this.append.toString("latin1", XFCC.length, this.append.length - 2)];
-      default:
-        return null;
-    }
-  }
-
-  get remoteIp(): string | null {
-    return this.#front?.exchange.forwardedFor() ?? null;
   }
 
   take(_front: HttpFront): HttpBack | null {
@@ -330,6 +315,7 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
   }
 
   cancel(_front: HttpFront): void {
+    this.#admission?.cancel();
     this.#cancelDial?.();
     this.#cancelDial = null;
   }
@@ -355,12 +341,11 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
       sourcePrincipal: this.peer,
       sourceIp: this.#peerFacts.sourceIp,
       destination: null,
-      verdict: this.#verdict,
-      denialId: this.#denialId,
+      verdict: this.#admission?.verdict ?? null,
+      denialId: this.#admission?.denialId ?? null,
       cause: this.#cause,
     });
-    this.#verdict = null;
-    this.#denialId = null;
+    this.#admission?.over();
   }
 
   closed(_front: HttpFront): void {
@@ -386,18 +371,29 @@ class InboundConnection implements Tracked, HttpGate, HttpFacts {
       return "policy-changed";
     }
     if (this.#front === null) {
-      return this.#denies(facts, facts.enforcer.tcp(this.#peerFacts), null);
+      const asked = this.#verdict;
+      const now = facts.enforcer.tcp(this.#peerFacts);
+      // What its provider allowed when the connection came stands for as long as it is the same rule that asks.
+      const allowed = asked?.custom?.policy === now.custom?.policy && asked?.custom?.rule === now.custom?.rule;
+      return asked === null ? null : this.#denies(facts, allowed ? now : withoutProvider(now));
     }
     // Requests are decided one by one; the one under way is decided again.
-    return this.#front.exchange.active ? this.#denies(facts, facts.enforcer.http(this.#peerFacts, this), this) : null;
+    const verdict = this.#front.exchange.active ? (this.#admission?.recheck() ?? null) : null;
+    return verdict === null ? null : this.#denies(facts, verdict);
   }
 
-  #denies(facts: Facts, verdict: Verdict, request: HttpFacts | null): Cause | null {
+  #denies(facts: Facts, verdict: Verdict): Cause | null {
     if (verdict.decision === "allow") {
       return null;
     }
-    this.#verdict = verdict;
-    this.#denialId = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, request);
+    const id = recordDenial(this.#context, facts, verdict, this.peer, this.#peerFacts, this.#admission);
+    if (this.#admission === null) {
+      this.#verdict = verdict;
+      this.#denialId = id;
+    } else {
+      this.#admission.verdict = verdict;
+      this.#admission.denialId = id;
+    }
     return "policy-changed";
   }
 

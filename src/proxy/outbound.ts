@@ -251,6 +251,9 @@ class OutboundConnection implements Tracked, HttpGate, HttpFacts {
 
   // HttpGate
 
+  /** Nothing is ever waited for on this side. */
+  collected(_front: HttpFront): void {}
+
   /** HOT. Whether the request may be made is the destination's to decide; here only what no destination would hear. */
   admit(front: HttpFront): Answer | null {
     const facts = this.#route();

@@ -58,6 +58,11 @@ export class Reporter {
     this.#send({ receipts: [receipt] });
   }
 
+  /** A token came whose key is not in this key set. */
+  wantKeys(uri: string): void {
+    this.#send({ wantedKeySets: [uri] });
+  }
+
   /** Forgets receipts of orders that are no longer in force. */
   keepOrders(orders: ReadonlySet<string>): void {
     this.#receipts = new Map([...this.#receipts].filter(([order]) => orders.has(order)));

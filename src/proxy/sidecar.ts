@@ -8,12 +8,14 @@ import type { Log } from "../io/log.ts";
 import { type Address, listenTcp, type TcpListener } from "../io/net.ts";
 import { originalDestination } from "../io/net-original-destination.ts";
 import type { AccessLog } from "./access-log.ts";
+import { Authorizers, serviceNames } from "./authorize/authorizers.ts";
 import { capturedUpstream, isOwnListener } from "./capture.ts";
 import { Connections } from "./connections.ts";
 import { countClosed, isHttp, ownParty, type ProxyContext, Seldom, type Timeouts } from "./context.ts";
 import { Denials } from "./denials.ts";
 import { DryRuns } from "./dry-runs.ts";
 import { Inbound } from "./inbound.ts";
+import { KeyRequests } from "./key-requests.ts";
 import { Outbound } from "./outbound.ts";
 import { bundlesAfterRemoval, stillBelieved } from "./peer.ts";
 import { CoarseTime, type Facts, State } from "./state.ts";
@@ -46,6 +48,8 @@ export class Sidecar {
   readonly connections: Connections = new Connections();
   readonly denials: Denials;
   readonly dryRuns: DryRuns;
+  readonly keys: KeyRequests;
+  readonly #authorizers: Authorizers;
   readonly context: ProxyContext;
   /** Called for each order of the kill switch that was not in the snapshot before. */
   onReceipt: (receipt: KillReceipt) => void = () => {};
@@ -64,6 +68,8 @@ export class Sidecar {
     const { service, app, log, clock, timeouts } = options;
     this.denials = new Denials(this.telemetry.families.dropped.with("denial"));
     this.dryRuns = new DryRuns(this.telemetry);
+    this.keys = new KeyRequests(clock);
+    this.#authorizers = new Authorizers((name, port) => this.#locate(name, port));
     this.#accessLog = options.accessLog(this.telemetry);
     const time = new CoarseTime(clock.now());
     this.context = {
@@ -74,6 +80,8 @@ export class Sidecar {
       telemetry: this.telemetry,
       denials: this.denials,
       dryRuns: this.dryRuns,
+      keys: this.keys,
+      authorizers: this.#authorizers,
       accessLog: this.#accessLog,
       log,
       clock,
@@ -166,9 +174,22 @@ export class Sidecar {
     });
   }
 
+  /** A service of the mesh is reached through our own listener for it, and so by mutual TLS; any other by its name. */
+  #locate(service: string, port: number): Address {
+    const known = serviceNames(service).map((name) => this.state.facts.value?.byName.get(name));
+    const upstream = known.find((each) => each !== undefined);
+    const own =
+      upstream === undefined
+        ? null
+        : (this.address(`outbound/${upstream.name}`) ??
+          this.address(`outbound/${upstream.namespace}/${upstream.name}`));
+    return own ?? { host: service.slice(service.indexOf("/") + 1), port };
+  }
+
   /** INVARIANT: the facts changed in one assignment; every connection is asked again at once. */
   #factsChanged(facts: Facts): void {
     this.dryRuns.reset();
+    this.#authorizers.keepOnly(facts.enforcer.providers);
     const { kills, workload } = facts.snapshot;
     const orders = new Set(kills.map(({ order }) => order));
     for (const kill of kills) {
@@ -182,6 +203,7 @@ export class Sidecar {
       this.context.log.info("connections closed by a change", Object.fromEntries(closed));
     }
     this.#initialiseSeries(facts);
+    this.keys.changed();
   }
 
   #kill(kill: Kill, own: boolean): number {
@@ -251,6 +273,7 @@ export class Sidecar {
     this.connections.drain();
     const deadline = performance.now() + graceMs;
     this.#outbound.close();
+    this.#authorizers.close();
     while (this.connections.size > 0 && performance.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

@@ -75,6 +75,7 @@ export async function runProxy(config: ProxyConfig, log: Log): Promise<ProxyProc
     dryRuns: sidecar.dryRuns,
     svid: sidecar.state.svid,
   });
+  sidecar.keys.ask = (uri) => reporter.wantKeys(uri);
   sidecar.onReceipt = (receipt) => reporter.receipt(receipt);
   const subscription = new Subscription({ link, service, apply: (bytes) => apply(bytes, sidecar, reporter) });
   const close = async (): Promise<void> => {

@@ -45,6 +45,8 @@ export interface Snapshot {
   /** The resources that select the workload, as JSON, in deciding order; core/policy/parse reads them. */
   readonly policies: readonly string[];
   readonly kills: readonly Kill[];
+  /** Key sets by the `jwksUri` that names them. */
+  readonly keySets: ReadonlyMap<string, string>;
 }
 
 export const SNAPSHOT_TYPE = "type.googleapis.com/everyhop.proxy.v1.Snapshot";

@@ -6,6 +6,7 @@
 import { toWire } from "../base/pattern.ts";
 import { encodeBase64Url } from "../jose/base64url.ts";
 import { type Jwk, parseJwks } from "../jose/jwk.ts";
+import { decodeJws } from "../jose/jws.ts";
 import type { Claims } from "./facts.ts";
 import { addLine } from "./headers.ts";
 import type { JwtRule, RequestAuthentication } from "./resources.ts";
@@ -31,7 +32,13 @@ export type KeySource = (jwksUri: string) => readonly Jwk[] | null;
 
 export type Authentication =
   | { readonly ok: true; readonly claims: Claims | null }
-  | { readonly ok: false; readonly status: 401 | 403; readonly fault: TokenFault };
+  | {
+      readonly ok: false;
+      readonly status: 401 | 403;
+      readonly fault: TokenFault;
+      /** The `jwksUri` whose key set lacks the token's key: a newer one may have it. */
+      readonly missingKeysOf: string | null;
+    };
 
 export function compileTokens(resources: readonly RequestAuthentication[], rootNamespace: string): CompiledTokens {
   const rootLast = [...resources].sort(
@@ -91,7 +98,7 @@ export function authenticate(
   const fault = all === "missing" || all === "ok" ? "missing" : overallFault([...outcomes, all ?? "missing"]);
   return fault === "missing" || fault === "ok"
     ? { ok: true, claims: run.claims }
-    : { ok: false, status: fault === "wrong-audience" ? 403 : 401, fault };
+    : { ok: false, status: fault === "wrong-audience" ? 403 : 401, fault, missingKeysOf: run.missingKeysOf };
 }
 
 /**
@@ -125,6 +132,7 @@ class Run {
   readonly #nowMs: number;
   readonly #keysOf: KeySource;
   claims: Claims | null = null;
+  missingKeysOf: string | null = null;
 
   constructor(carrier: TokenCarrier, nowMs: number, keysOf: KeySource) {
     this.#carrier = carrier;
@@ -146,6 +154,9 @@ class Run {
     for (const found of [...tokens].reverse()) {
       const result = checkToken(found.token, rule, keys, this.#nowMs);
       if (!result.ok) {
+        if (result.fault === "bad-signature" && provider.keys === null && !hasKeyOf(found.token, keys)) {
+          this.missingKeysOf = rule.jwksUri;
+        }
         return result.fault;
       }
       this.#copyOut(rule, result.claims, result.payload);
@@ -164,12 +175,23 @@ class Run {
     }
     for (const { header, claim } of rule.outputClaimToHeaders) {
       const value = claimText(claimAt(claims, claim));
-      if (value !== "") {
+      if (isFieldValue(value)) {
         addLine(headers, header.toLowerCase(), value);
       }
     }
   }
 }
+
+/** Whether the set has a key of the token's name: then another set would not help. */
+function hasKeyOf(token: string, keys: readonly Jwk[] | null): boolean {
+  const decoded = decodeJws(token);
+  const kid = decoded.ok ? decoded.header.kid : null;
+  return keys !== null && (kid === null || keys.some((key) => key.kid === kid));
+}
+
+/** Whether a header can carry it: a line feed in a claim must not become another header. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is refused
+const isFieldValue = (value: string): boolean => value !== "" && !/[\u0000-\u0008\u000a-\u001f\u007f]/.test(value);
 
 /** A dot in the name goes into an object. */
 function claimAt(claims: Claims, name: string): unknown {

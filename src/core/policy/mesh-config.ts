@@ -1,4 +1,5 @@
 /** The part of Istio's MeshConfig that decides: read under Istio's own names, with Istio's defaults. */
+import { type Cidr, parseCidr } from "../base/cidr.ts";
 import { configError } from "../base/errors.ts";
 import {
   anything,
@@ -26,6 +27,8 @@ export interface MeshConfig {
   readonly trustDomainAliases: readonly string[];
   readonly pathNormalization: PathNormalization;
   readonly extensionProviders: readonly ExtensionProvider[];
+  /** Where key sets of a `jwksUri` may be fetched from besides public addresses. */
+  readonly jwksAllowed: readonly Cidr[];
 }
 
 export interface ExtensionProvider {
@@ -59,6 +62,7 @@ export const DEFAULT_MESH_CONFIG: MeshConfig = {
   trustDomainAliases: [],
   pathNormalization: "BASE",
   extensionProviders: [],
+  jwksAllowed: [],
 };
 
 const DEFAULT_EXT_AUTHZ_TIMEOUT_MS = 600_000;
@@ -190,6 +194,11 @@ const OTHER_FIELDS = [
   "tlsDefaults",
 ] as const;
 
+const block: Shape<Cidr> = refined(
+  string({ what: "an address or CIDR block" }),
+  (text, at) => parseCidr(text) ?? at.fault(`\`${text}\` is neither an IP address nor a CIDR block`),
+);
+
 const trustDomainName = string({ pattern: /^\S+$/, what: "a trust domain" });
 
 export const meshConfigShape: Shape<MeshConfig> = refined(
@@ -199,6 +208,8 @@ export const meshConfigShape: Shape<MeshConfig> = refined(
     trustDomainAliases: optional(list(trustDomainName)),
     pathNormalization: optional(normalization),
     extensionProviders: optional(list(provider)),
+    // Ours, beside Istio's own.
+    everyhopJwks: optional(object({ allow: optional(list(block)) })),
     ...(Object.fromEntries(OTHER_FIELDS.map((name) => [name, optional(anything())])) as Record<
       (typeof OTHER_FIELDS)[number],
       { shape: Shape<unknown>; required: false }
@@ -210,6 +221,7 @@ export const meshConfigShape: Shape<MeshConfig> = refined(
     trustDomainAliases: given.trustDomainAliases ?? [],
     pathNormalization: given.pathNormalization ?? DEFAULT_MESH_CONFIG.pathNormalization,
     extensionProviders: given.extensionProviders ?? [],
+    jwksAllowed: given.everyhopJwks?.allow ?? [],
   }),
 );
 

@@ -1,4 +1,5 @@
 /** What the proxy itself answers. Nothing in it tells a caller the policy. */
+import { STATUS_CODES } from "node:http";
 
 export interface Answer {
   readonly status: number;
@@ -10,18 +11,6 @@ export interface Answer {
   /** `response_code_details` of the log. */
   readonly details: string;
 }
-
-const REASONS: Readonly<Record<number, string>> = {
-  400: "Bad Request",
-  401: "Unauthorized",
-  403: "Forbidden",
-  405: "Method Not Allowed",
-  408: "Request Timeout",
-  431: "Request Header Fields Too Large",
-  502: "Bad Gateway",
-  503: "Service Unavailable",
-  504: "Gateway Timeout",
-};
 
 const answer = (status: number, flags: string, details: string, body: string): Answer => ({
   status,
@@ -71,20 +60,39 @@ export const TLS_FAILURE: Answer = answer(503, "TLS_FAILURE", "upstream_tls_fail
 export const NOT_READY: Answer = answer(503, "UH", "no_snapshot", "this sidecar has no configuration yet");
 
 /** The one answer to whoever may not. `denialId` leads the operator, and nobody else, to the reason. */
-export function denied(denialId: string, details: string, status = 403): Answer {
-  return {
-    status,
-    body: status === 401 ? "Jwt verification fails" : "RBAC: access denied",
-    lines: `x-everyhop-denial: ${denialId}\r\n`,
-    flags: "DENY",
-    details,
-  };
+export function denied(
+  denialId: string,
+  details: string,
+  status = 403,
+  body = "RBAC: access denied",
+  lines = "",
+): Answer {
+  return { status, body, lines: `${lines}x-everyhop-denial: ${denialId}\r\n`, flags: "DENY", details };
+}
+
+export const PAYLOAD_TOO_LARGE = "Payload Too Large";
+
+const TOKEN_BODIES: Readonly<Record<string, string>> = {
+  malformed: "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+  "unknown-issuer": "Jwt issuer is not configured",
+  expired: "Jwt is expired",
+  "not-yet-valid": "Jwt not yet valid",
+  "wrong-audience": "Audiences in Jwt are not allowed",
+  "bad-signature": "Jwt verification fails",
+};
+
+/** To whoever sent a token that is not good: what is wrong with it, as Envoy says it. SPEC: RFC 6750 §3. */
+export function tokenRefused(denialId: string, status: 401 | 403, fault: string, url: string): Answer {
+  const realm = url.replace(/["\\]/g, "");
+  const lines = status === 401 ? `www-authenticate: Bearer realm="${realm}", error="invalid_token"\r\n` : "";
+  return denied(denialId, `jwt_authn_access_denied{${fault}}`, status, TOKEN_BODIES[fault] ?? "", lines);
 }
 
 export function answerBytes(reply: Answer, withoutBody: boolean, closes: boolean): Buffer {
+  const type = /^content-type:/im.test(reply.lines) ? "" : "content-type: text/plain\r\n";
   const head =
-    `HTTP/1.1 ${reply.status} ${REASONS[reply.status] ?? ""}\r\n` +
-    `content-length: ${reply.body.length}\r\ncontent-type: text/plain\r\n${reply.lines}` +
+    `HTTP/1.1 ${reply.status} ${STATUS_CODES[reply.status] ?? ""}\r\n` +
+    `content-length: ${reply.body.length}\r\n${type}${reply.lines}` +
     `${closes ? "connection: close\r\n" : ""}\r\n`;
   return Buffer.from(withoutBody ? head : head + reply.body, "latin1");
 }

@@ -176,6 +176,38 @@ export abstract class Fields {
     return this.field(bytes, index, start + name, start + this.#nameEnd, value, end);
   }
 
+  /** Takes away every line of a field, by its lower-case name. */
+  removeNamed(bytes: Buffer, start: number, name: string): void {
+    for (let index = 0; index < this.count; index++) {
+      if (this.#isNamed(bytes, start, index, name)) {
+        this.remove(index);
+      }
+    }
+  }
+
+  #isNamed(bytes: Buffer, start: number, index: number, name: string): boolean {
+    const at = this.spans[index * 4]!;
+    const nameEnd = this.spans[index * 4 + 1]!;
+    return nameEnd - at === name.length && text(bytes, start + at, start + nameEnd).toLowerCase() === name;
+  }
+
+  /** All lines that are forwarded, as name (in lower case) and value. */
+  lines(bytes: Buffer, start: number): [name: string, value: string][] {
+    const found: [string, string][] = [];
+    for (let index = 0; index < this.count; index++) {
+      if (this.removed[index] === 0) {
+        const [at, nameEnd, value, end] = this.spans.subarray(index * 4, index * 4 + 4) as unknown as [
+          number,
+          number,
+          number,
+          number,
+        ];
+        found.push([text(bytes, start + at, start + nameEnd).toLowerCase(), text(bytes, start + value, start + end)]);
+      }
+    }
+    return found;
+  }
+
   /** The end of a line's bytes, relative to the head's start. */
   lineEnd(index: number): number {
     return index + 1 < this.count ? this.spans[(index + 1) * 4]! : this.length - 2;
@@ -185,13 +217,7 @@ export abstract class Fields {
   values(bytes: Buffer, start: number, name: string): string[] {
     const found: string[] = [];
     for (let index = 0; index < this.count; index++) {
-      const at = this.spans[index * 4]!;
-      const nameEnd = this.spans[index * 4 + 1]!;
-      if (
-        this.removed[index] === 0 &&
-        nameEnd - at === name.length &&
-        text(bytes, start + at, start + nameEnd).toLowerCase() === name
-      ) {
+      if (this.removed[index] === 0 && this.#isNamed(bytes, start, index, name)) {
         found.push(text(bytes, start + this.spans[index * 4 + 2]!, start + this.spans[index * 4 + 3]!));
       }
     }

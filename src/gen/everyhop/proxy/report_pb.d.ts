@@ -47,6 +47,13 @@ export declare type Report = Message<"everyhop.proxy.v1.Report"> & {
    * @generated from field: everyhop.proxy.v1.DryRuns dry_runs = 5;
    */
   dryRuns?: DryRuns | undefined;
+
+  /**
+   * Tokens came that are signed with a key that is not in these key sets.
+   *
+   * @generated from field: repeated string wanted_key_sets = 6;
+   */
+  wantedKeySets: string[];
 };
 
 /**

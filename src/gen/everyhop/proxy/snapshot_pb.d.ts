@@ -59,6 +59,13 @@ export declare type Snapshot = Message<"everyhop.proxy.v1.Snapshot"> & {
    * @generated from field: repeated everyhop.proxy.v1.Kill kills = 7;
    */
   kills: Kill[];
+
+  /**
+   * Key sets that the policies name by `jwksUri`, as far as they could be read.
+   *
+   * @generated from field: repeated everyhop.proxy.v1.KeySet key_sets = 8;
+   */
+  keySets: KeySet[];
 };
 
 /**
@@ -66,6 +73,29 @@ export declare type Snapshot = Message<"everyhop.proxy.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export declare const SnapshotSchema: GenMessage<Snapshot>;
+
+/**
+ * @generated from message everyhop.proxy.v1.KeySet
+ */
+export declare type KeySet = Message<"everyhop.proxy.v1.KeySet"> & {
+  /**
+   * @generated from field: string uri = 1;
+   */
+  uri: string;
+
+  /**
+   * A JSON Web Key Set.
+   *
+   * @generated from field: string keys = 2;
+   */
+  keys: string;
+};
+
+/**
+ * Describes the message everyhop.proxy.v1.KeySet.
+ * Use `create(KeySetSchema)` to create a new message.
+ */
+export declare const KeySetSchema: GenMessage<KeySet>;
 
 /**
  * @generated from message everyhop.proxy.v1.Workload
