@@ -3,7 +3,9 @@
  * or an authorizer has to be asked is anything waited for.
  */
 import type { Claims } from "../core/policy/facts.ts";
+import { visibleHeaders } from "../core/policy/headers.ts";
 import type { ExtensionProvider } from "../core/policy/mesh-config.ts";
+import type { TokenReplay } from "../core/policy/nearest/changes.ts";
 import type { TokenFault } from "../core/policy/token-check.ts";
 import { BAD_TOKEN, WRONG_AUDIENCE } from "../core/policy/verdict.ts";
 import type { CheckResult, HeaderChange } from "./authorize/check.ts";
@@ -123,8 +125,21 @@ export class Admission implements HttpFacts {
   #deny(verdict: Verdict): string {
     this.verdict = verdict;
     const { peer, peerFacts } = this.#connection;
-    this.denialId = recordDenial(this.#context, this.#facts, verdict, peer, peerFacts, this);
+    const replay = verdict.reason === "bad-token" ? () => this.#replay() : null;
+    this.denialId = recordDenial(this.#context, this.#facts, verdict, peer, peerFacts, this, replay);
     return this.denialId;
+  }
+
+  /** The request as it came, for a look at what would have to change for its token to be taken. */
+  #replay(): TokenReplay {
+    const fields = Map.groupBy(this.#front?.exchange.fields() ?? [], ([name]) => name);
+    const lines = new Map([...fields].map(([name, pairs]) => [name, pairs.map(([, value]) => value)]));
+    const { method, path, host, remoteIp } = this;
+    return {
+      received: () => ({ method, path, host, remoteIp, headers: visibleHeaders(lines) ?? new Map() }),
+      nowMs: this.#context.clock.now(),
+      keysOf: this.#facts.enforcer.tokens?.keysOf ?? (() => null),
+    };
   }
 
   // CUSTOM

@@ -1,6 +1,7 @@
 /** What every part of one sidecar shares. */
 import type { WorkloadDescription } from "../core/api/snapshot.ts";
 import type { Clock } from "../core/base/clock.ts";
+import type { TokenReplay } from "../core/policy/nearest/changes.ts";
 import type { SpiffeId } from "../core/spiffe/id.ts";
 import type { Log } from "../io/log.ts";
 import type { Address } from "../io/net.ts";
@@ -87,6 +88,7 @@ export function recordDenial(
   peer: SpiffeId | null,
   connection: PeerFacts,
   request: HttpFacts | null,
+  replay: (() => TokenReplay) | null = null,
 ): string {
   const { denials, telemetry, clock } = context;
   const now = clock.now();
@@ -110,7 +112,7 @@ export function recordDenial(
         ? null
         : { method: request.method ?? "", path: cut(request.path ?? ""), host: cut(request.host ?? "") },
     verdict,
-    changes: explained ? facts.enforcer.changes(connection, request, verdict) : [],
+    changes: explained ? facts.enforcer.changes(connection, request, verdict, replay?.() ?? null) : [],
     snapshotVersion: facts.snapshot.version,
   });
   return id;

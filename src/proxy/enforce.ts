@@ -5,7 +5,7 @@ import { compile } from "../core/policy/compile.ts";
 import { decideHttp, decideTcp, mtlsMode } from "../core/policy/evaluate.ts";
 import type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
 import { type ExtensionProvider, parseMeshConfig } from "../core/policy/mesh-config.ts";
-import { nearestChanges } from "../core/policy/nearest/changes.ts";
+import { nearestChanges, type TokenReplay } from "../core/policy/nearest/changes.ts";
 import { normalizePath } from "../core/policy/normalize.ts";
 import { parseResourceJson } from "../core/policy/parse.ts";
 import type { MtlsMode } from "../core/policy/resources.ts";
@@ -29,7 +29,12 @@ export interface Enforcer {
   http(peer: PeerFacts, request: HttpFacts): Verdict;
   tcp(peer: PeerFacts): Verdict;
   /** What would have to be otherwise. Expensive; for denials that are reported. `request` null: TCP. */
-  changes(peer: PeerFacts, request: HttpFacts | null, verdict: Verdict): readonly NearestMiss[];
+  changes(
+    peer: PeerFacts,
+    request: HttpFacts | null,
+    verdict: Verdict,
+    replay?: TokenReplay | null,
+  ): readonly NearestMiss[];
 }
 
 /** Compiles the snapshot's resources. Errors: `config-invalid`, where one of them is not understood: nothing is ignored. */
@@ -50,8 +55,8 @@ export function compileSnapshot(snapshot: Snapshot): Enforcer {
       return decideHttp(compiled, peer, request);
     },
     tcp: (peer) => decideTcp(compiled, peer),
-    changes: (peer, request, { reason }) =>
-      nearestChanges({ compiled, peer, request, reason, isUnread: workload.protocol !== "tcp" }),
+    changes: (peer, request, { reason }, replay = null) =>
+      nearestChanges({ compiled, peer, request, reason, replay, isUnread: workload.protocol !== "tcp" }),
   };
 }
 

@@ -119,6 +119,12 @@ describe("tokens at the sidecar", () => {
       [403, 401],
     );
     assert.equal((await shop.ask(bearer(token({ aud: "shop", exp: 1 })))).body, "Jwt is expired");
+    const { denials } = shop.mesh.member("shop").sidecar;
+    const wouldBe = denials.take(100).flatMap(({ changes }) => changes.map(({ would }) => would));
+    assert.deepEqual(wouldBe, [
+      "be allowed if a rule let `example.com/ns/prod/sa/caller` reach `GET /`",
+      "be accepted if `audiences` included `bank`",
+    ]);
     assert.equal(shop.seen.length, 1);
   });
 

@@ -60,6 +60,7 @@ export class Sidecar {
   readonly #listeners = new Map<string, TcpListener>();
   #cancelTick: () => void = () => {};
   #orders = new Set<string>();
+  #policies = "";
   #hadIdentity = false;
   #bundles: X509Bundles = new Map();
 
@@ -188,7 +189,11 @@ export class Sidecar {
 
   /** INVARIANT: the facts changed in one assignment; every connection is asked again at once. */
   #factsChanged(facts: Facts): void {
-    this.dryRuns.reset();
+    const policies = JSON.stringify(facts.snapshot.policies);
+    if (policies !== this.#policies) {
+      this.#policies = policies;
+      this.dryRuns.reset();
+    }
     this.#authorizers.keepOnly(facts.enforcer.providers);
     const { kills, workload } = facts.snapshot;
     const orders = new Set(kills.map(({ order }) => order));

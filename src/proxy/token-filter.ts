@@ -8,8 +8,6 @@ import type { Exchange } from "./exchange.ts";
 export interface TokenFilter {
   /** Changes the exchange as Envoy changes the request; a request that is refused stays as it is. */
   check(exchange: Exchange, nowMs: number): Authentication;
-  /** The request as it came, for another look at it. */
-  carrier(exchange: Exchange): TokenCarrier;
   readonly keysOf: KeySource;
 }
 
@@ -40,7 +38,6 @@ export function tokenFilter(tokens: CompiledTokens, keySets: ReadonlyMap<string,
   };
   return {
     keysOf,
-    carrier: carrierOf,
     check(exchange, nowMs) {
       const carrier = carrierOf(exchange);
       const before = new Map(carrier.headers);
