@@ -11,6 +11,7 @@ import { meshFindings } from "./findings.ts";
 import type { KilledIdentity } from "./identities.ts";
 import type { KeySets } from "./jwks.ts";
 import type { ControlMetrics } from "./metrics.ts";
+import type { Bundles } from "./opa-bundles.ts";
 import { type Mesh, PolicyReader, readMeshConfig } from "./policies.ts";
 import type { Service } from "./service.ts";
 import { keepVersion, lastVersion } from "./version-file.ts";
@@ -26,6 +27,7 @@ export interface LoopOptions {
   readonly services: Cell<readonly Service[]>;
   readonly kills: Cell<readonly KilledIdentity[]>;
   readonly keySets: Cell<KeySets>;
+  readonly bundles: Cell<Bundles>;
   /** Where the World's version is kept over a restart. */
   readonly versionFile?: string;
   readonly log: Log;
@@ -47,7 +49,7 @@ export class Loop {
   /** Errors: `config-invalid` with every issue, where the files are not valid from the start. */
   constructor(options: LoopOptions) {
     this.#options = options;
-    const { trustDomain, services, kills, files, keySets } = options;
+    const { trustDomain, services, kills, files, keySets, bundles } = options;
     const { json, meshConfig } = readMeshConfig(options.meshConfig);
     this.#meshConfig = meshConfig;
     this.#judge(files.value);
@@ -63,6 +65,7 @@ export class Loop {
       policies: this.#accepted.policies,
       kills: kills.value,
       keySets: keySets.value,
+      bundles: bundles.value,
     };
     this.#keepVersion();
     this.#unwatch = [
@@ -73,6 +76,7 @@ export class Loop {
       }),
       kills.watch((next) => this.#advance({ kills: next })),
       keySets.watch((next) => this.#advance({ keySets: next })),
+      bundles.watch((next) => this.#advance({ bundles: next })),
     ];
   }
 

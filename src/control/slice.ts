@@ -42,6 +42,7 @@ export function slicesOf(world: World, before: ReadonlyMap<string, Slice>): Map<
       workload: { ...workload, labels: sorted(workload.labels) },
       policies: [...policiesJson(world.policies, workload, world.meshConfig)],
       keySets: keySetsFor(world, workload),
+      bundles: bundlesFor(world, workload),
     });
     const parts = [mesh, own, kills, ...others.map((other) => upstreams.get(other) as Part)];
     const name = snapshotName(service);
@@ -60,6 +61,19 @@ function keySetsFor(world: World, workload: WorkloadDescription): { uri: string;
   return [...new Set(named)].sort().flatMap((uri) => {
     const keys = world.keySets.get(uri);
     return keys === undefined ? [] : [{ uri, keys }];
+  });
+}
+
+/** Those that the CUSTOM policies of `workload` ask. */
+function bundlesFor(world: World, workload: WorkloadDescription): { path: string; content: Uint8Array }[] {
+  const asked = new Set(
+    selectResources(world.policies, workload, world.meshConfig).flatMap((resource) =>
+      resource.kind === "AuthorizationPolicy" && resource.action === "CUSTOM" ? (resource.provider ?? []) : [],
+    ),
+  );
+  return world.meshConfig.extensionProviders.flatMap(({ name, opaWasm }) => {
+    const content = opaWasm === null || !asked.has(name) ? undefined : world.bundles.get(opaWasm.bundle);
+    return opaWasm === null || content === undefined ? [] : [{ path: opaWasm.bundle, content }];
   });
 }
 

@@ -22,6 +22,7 @@ import { Jwks } from "./jwks.ts";
 import { KillSwitch } from "./kill.ts";
 import { Loop } from "./loop.ts";
 import { type ControlGauges, controlMetrics, registerGauges } from "./metrics.ts";
+import { OpaBundles } from "./opa-bundles.ts";
 import { readMeshConfig } from "./policies.ts";
 import { Push } from "./push.ts";
 import { Reports } from "./reports.ts";
@@ -69,7 +70,9 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const { clock, identities, log } = options;
   const metrics = controlMetrics(options.metrics);
   const files = watchFiles(options.policies, { clock });
-  const jwks = new Jwks({ clock, log, allowed: readMeshConfig(options.meshConfig).meshConfig.jwksAllowed });
+  const { meshConfig } = readMeshConfig(options.meshConfig);
+  const jwks = new Jwks({ clock, log, allowed: meshConfig.jwksAllowed });
+  const opa = new OpaBundles(meshConfig, options);
   let loop: Loop;
   try {
     loop = new Loop({
@@ -78,10 +81,12 @@ export async function startControl(options: ControlOptions): Promise<Control> {
       files: files.state,
       kills: identities.kills,
       keySets: jwks.keySets,
+      bundles: opa.bundles,
     });
     jwks.follow(loop.world.policies);
   } catch (error) {
     files.close();
+    opa.close();
     throw error;
   }
   const reports = new Reports({
@@ -113,6 +118,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const close = async (listeners: readonly RpcListener<SpiffeId>[]): Promise<void> => {
     files.close();
     jwks.close();
+    opa.close();
     loop.close();
     await Promise.all(listeners.map((listener) => listener.close()));
   };

@@ -4,6 +4,7 @@ import type { MeshConfig } from "../core/policy/mesh-config.ts";
 import type { Resource } from "../core/policy/resources.ts";
 import type { TrustDomain } from "../core/spiffe/id.ts";
 import type { KeySets } from "./jwks.ts";
+import type { Bundles } from "./opa-bundles.ts";
 import { type Service, serviceId } from "./service.ts";
 
 export interface World {
@@ -17,6 +18,7 @@ export interface World {
   readonly policies: readonly Resource[];
   readonly kills: readonly Kill[];
   readonly keySets: KeySets;
+  readonly bundles: Bundles;
 }
 
 export function describeWorkload(service: Service, domain: TrustDomain): WorkloadDescription {

@@ -100,6 +100,8 @@ export class TestMesh {
   readonly #services: readonly TestService[];
   readonly #appSockets = new Set<Socket>();
   enforcers = new Map<string, Enforcer>();
+  /** By service. */
+  readonly opaBundles = new Map<string, Snapshot["bundles"]>();
   kills: Snapshot["kills"] = [];
 
   constructor(services: readonly TestService[]) {
@@ -192,6 +194,7 @@ export class TestMesh {
       upstreams: this.#services.filter((one) => one.name !== name).map((one) => this.#describe(one)),
       policies: [],
       keySets: new Map(),
+      bundles: this.opaBundles.get(name) ?? new Map(),
       kills: this.kills,
     };
   }

@@ -1,8 +1,10 @@
 /** Tokens, CUSTOM and dry runs through a sidecar: real policies, real TLS, authorizers in this process. */
 import assert from "node:assert/strict";
 import { generateKeyPairSync, type KeyObject } from "node:crypto";
+import { readFileSync } from "node:fs";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
@@ -70,7 +72,13 @@ class Shop {
   }
 
   /** Puts policies in force at one service. */
-  enforce(name: string, documents: readonly string[], meshConfig: object = {}, keySets: object = {}): void {
+  enforce(
+    name: string,
+    documents: readonly string[],
+    meshConfig: object = {},
+    keySets: object = {},
+    bundles: object = {},
+  ): void {
     const { resources, issues } = parseResources([{ file: "p.yaml", text: documents.join("\n---\n") }]);
     assert.deepEqual(
       issues.filter(({ severity }) => severity === "error"),
@@ -81,8 +89,10 @@ class Shop {
       policies: resources.map(resourceToJson),
       meshConfig: JSON.stringify(meshConfig),
       keySets: new Map(Object.entries(keySets) as [string, string][]),
+      bundles: new Map(Object.entries(bundles) as [string, Uint8Array][]),
     };
     this.mesh.enforcers.set(name, compileSnapshot(snapshot));
+    this.mesh.opaBundles.set(name, snapshot.bundles);
     this.mesh.push();
     this.seen = [];
   }
@@ -467,6 +477,43 @@ describe("CUSTOM over HTTP", () => {
     answer = (_, response) => void response.end();
     assert.equal((await shop.ask()).status, 200);
     assert.equal(shop.seen.length, 1);
+  });
+});
+
+describe("CUSTOM by an OPA bundle in the sidecar", () => {
+  const shop = new Shop();
+  const bundle = readFileSync(join(import.meta.dirname, "../../test/opa/policy.tar.gz"));
+  before(() => shop.mesh.start());
+  after(() => shop.mesh.close());
+  const meshConfig = (more: object = {}) => ({
+    extensionProviders: [
+      { name: "authz", everyhopOpaWasm: { bundle: "policy.tar.gz", entrypoint: "envoy/authz/allow", ...more } },
+    ],
+  });
+
+  it("is given what OPA's Envoy plugin is given, and answers as it does", async () => {
+    shop.enforce("shop", [custom()], meshConfig({ decisionLog: true }), {}, { "policy.tar.gz": bundle });
+    const refused = await shop.ask({ path: "/admin" });
+    assert.deepEqual([refused.status, refused.body], [403, "not an admin"]);
+    const admin = await shop.ask({ path: "/admin", headers: { "x-user": "alice", "x-role": "forged" } });
+    assert.deepEqual([admin.status, admin.headers["x-checked-by"]], [200, "opa"]);
+    assert.equal(shop.seen[0]?.headers["x-role"], "admin");
+    assert.equal((await shop.ask({ path: "/free/a%20b?x=1" })).status, 200);
+    assert.equal((await shop.ask({ path: "/free", method: "POST" })).status, 403);
+  });
+
+  it("without its bundle, with a broken one, or with an entrypoint it does not have, denies", async () => {
+    for (const [more, bundles] of [
+      [{}, {}],
+      [{}, { "policy.tar.gz": bundle.subarray(0, 1_000) }],
+      [{}, { "policy.tar.gz": Buffer.from("no archive") }],
+      [{ entrypoint: "envoy/authz/none" }, { "policy.tar.gz": bundle }],
+    ] as const) {
+      shop.enforce("shop", [custom()], meshConfig(more), {}, bundles);
+      assert.equal((await shop.ask({ path: "/free" })).status, 403, JSON.stringify(more));
+    }
+    shop.enforce("shop", [custom()], meshConfig(), {}, { "policy.tar.gz": bundle });
+    assert.equal((await shop.ask({ path: "/free" })).status, 200);
   });
 });
 

@@ -35,6 +35,7 @@ export function readSnapshot(bytes: Uint8Array): Snapshot {
     },
     upstreams: message.upstreams.map(readUpstream),
     policies: message.policies,
+    bundles: new Map(message.bundles.map(({ path, content }) => [path, content])),
     keySets: new Map(message.keySets.map(({ uri, keys }) => [uri, keys])),
     kills: message.kills.map(({ order, spiffeId }) => ({ order, spiffeId: parseSpiffeId(spiffeId) })),
   };

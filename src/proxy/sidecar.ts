@@ -61,6 +61,7 @@ export class Sidecar {
   #cancelTick: () => void = () => {};
   #orders = new Set<string>();
   #policies = "";
+  #bundlesInForce: ReadonlyMap<string, Uint8Array> = new Map();
   #hadIdentity = false;
   #bundles: X509Bundles = new Map();
 
@@ -70,7 +71,11 @@ export class Sidecar {
     this.denials = new Denials(this.telemetry.families.dropped.with("denial"));
     this.dryRuns = new DryRuns(this.telemetry);
     this.keys = new KeyRequests(clock);
-    this.#authorizers = new Authorizers((name, port) => this.#locate(name, port));
+    this.#authorizers = new Authorizers(
+      (name, port) => this.#locate(name, port),
+      (path) => this.state.facts.value?.snapshot.bundles.get(path) ?? null,
+      log,
+    );
     this.#accessLog = options.accessLog(this.telemetry);
     const time = new CoarseTime(clock.now());
     this.context = {
@@ -195,6 +200,10 @@ export class Sidecar {
       this.dryRuns.reset();
     }
     this.#authorizers.keepOnly(facts.enforcer.providers);
+    if (!sameBundles(facts.snapshot.bundles, this.#bundlesInForce)) {
+      this.#bundlesInForce = facts.snapshot.bundles;
+      this.#authorizers.bundlesChanged(facts.enforcer.providers);
+    }
     const { kills, workload } = facts.snapshot;
     const orders = new Set(kills.map(({ order }) => order));
     for (const kill of kills) {
@@ -286,4 +295,10 @@ export class Sidecar {
     this.#cancelTick();
     await this.#accessLog?.close();
   }
+}
+
+function sameBundles(a: ReadonlyMap<string, Uint8Array>, b: ReadonlyMap<string, Uint8Array>): boolean {
+  return (
+    a.size === b.size && [...a].every(([path, bytes]) => Buffer.compare(bytes, b.get(path) ?? new Uint8Array()) === 0)
+  );
 }

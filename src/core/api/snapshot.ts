@@ -47,6 +47,8 @@ export interface Snapshot {
   readonly kills: readonly Kill[];
   /** Key sets by the `jwksUri` that names them. */
   readonly keySets: ReadonlyMap<string, string>;
+  /** OPA bundles by the path that meshConfig names them by. */
+  readonly bundles: ReadonlyMap<string, Uint8Array>;
 }
 
 export const SNAPSHOT_TYPE = "type.googleapis.com/everyhop.proxy.v1.Snapshot";

@@ -121,6 +121,6 @@ function askedOnTcp(policies: readonly AuthorizationPolicy[], meshConfig: MeshCo
   }
   return policies.filter(({ provider }) => {
     const known = meshConfig.extensionProviders.find(({ name }) => name === provider);
-    return known === undefined || known.kind === "grpc";
+    return known === undefined || known.kind === "grpc" || known.kind === "wasm";
   });
 }

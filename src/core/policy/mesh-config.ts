@@ -33,8 +33,18 @@ export interface MeshConfig {
 
 export interface ExtensionProvider {
   readonly name: string;
-  readonly kind: "http" | "grpc" | "other";
+  readonly kind: "http" | "grpc" | "wasm" | "other";
   readonly extAuthz: ExtAuthzProvider | null;
+  /** Ours: an OPA bundle in the sidecar itself. */
+  readonly opaWasm: OpaWasmProvider | null;
+}
+
+export interface OpaWasmProvider {
+  /** A file, relative to the mesh's folder. */
+  readonly bundle: string;
+  /** As `opa build -e` was given it: `envoy/authz/allow`. */
+  readonly entrypoint: string;
+  readonly decisionLog: boolean;
 }
 
 export interface ExtAuthzProvider {
@@ -101,31 +111,42 @@ const extAuthzHttp = object({
 
 const extAuthzGrpc = object(extAuthzFields);
 
+const opaWasm = refined(
+  object({
+    bundle: required(string({ pattern: /\S/, what: "a file" })),
+    entrypoint: required(string({ pattern: /^[\w./-]+$/, what: "an entrypoint, as `envoy/authz/allow`" })),
+    decisionLog: optional(boolean()),
+  }),
+  (given): OpaWasmProvider => ({ ...given, decisionLog: given.decisionLog ?? false }),
+);
+
 const provider = refined(
   {
     read: (value, at) => {
       if (typeof value !== "object" || value === null || Array.isArray(value)) {
         return at.fault("expected a mapping");
       }
-      const { name, envoyExtAuthzHttp, envoyExtAuthzGrpc } = value as Record<string, unknown>;
+      const { name, envoyExtAuthzHttp, envoyExtAuthzGrpc, everyhopOpaWasm } = value as Record<string, unknown>;
       const http =
         envoyExtAuthzHttp === undefined ? null : extAuthzHttp.read(envoyExtAuthzHttp, at.into("envoyExtAuthzHttp"));
       const grpc =
         envoyExtAuthzGrpc === undefined ? null : extAuthzGrpc.read(envoyExtAuthzGrpc, at.into("envoyExtAuthzGrpc"));
-      return { name: string().read(name, at.into("name")), http, grpc };
+      const wasm = everyhopOpaWasm === undefined ? null : opaWasm.read(everyhopOpaWasm, at.into("everyhopOpaWasm"));
+      return { name: string().read(name, at.into("name")), http, grpc, wasm };
     },
   } satisfies Shape<{
     name: string | undefined;
     http: HttpConfig | null | undefined;
     grpc: GrpcConfig | null | undefined;
+    wasm: OpaWasmProvider | null | undefined;
   }>,
-  ({ name, http, grpc }): ExtensionProvider | undefined => {
-    if (name === undefined || http === undefined || grpc === undefined) {
+  ({ name, http, grpc, wasm }): ExtensionProvider | undefined => {
+    if (name === undefined || http === undefined || grpc === undefined || wasm === undefined) {
       return undefined;
     }
-    const kind = http !== null ? "http" : grpc !== null ? "grpc" : "other";
+    const kind = http !== null ? "http" : grpc !== null ? "grpc" : wasm !== null ? "wasm" : "other";
     const config = http ?? grpc;
-    return { name, kind, extAuthz: config === null ? null : readExtAuthz(config) };
+    return { name, kind, extAuthz: config === null ? null : readExtAuthz(config), opaWasm: wasm };
   },
 );
 

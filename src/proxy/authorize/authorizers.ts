@@ -1,9 +1,11 @@
 /** The authorizers of one sidecar: made when first asked for, kept while the mesh config names them so. */
 import type { ExtensionProvider } from "../../core/policy/mesh-config.ts";
+import type { Log } from "../../io/log.ts";
 import type { Address } from "../../io/net.ts";
 import type { Authorizer } from "./check.ts";
 import { grpcAuthorizer } from "./grpc.ts";
 import { httpAuthorizer } from "./http.ts";
+import { opaAuthorizer } from "./opa.ts";
 
 /** Where a provider's `service` is reached: through the own sidecar where it is of the mesh, else by its name. */
 export type Locate = (service: string, port: number) => Address;
@@ -12,8 +14,13 @@ export class Authorizers {
   readonly #locate: Locate;
   readonly #made = new Map<string, Authorizer>();
 
-  constructor(locate: Locate) {
+  readonly #bundleOf: (path: string) => Uint8Array | null;
+  readonly #log: Log;
+
+  constructor(locate: Locate, bundleOf: (path: string) => Uint8Array | null, log: Log) {
     this.#locate = locate;
+    this.#bundleOf = bundleOf;
+    this.#log = log;
   }
 
   /** Null where a provider of this kind cannot be asked: what it should decide is denied. */
@@ -30,12 +37,20 @@ export class Authorizers {
     return made;
   }
 
-  #make({ kind, extAuthz }: ExtensionProvider): Authorizer | null {
+  #make({ kind, extAuthz, opaWasm }: ExtensionProvider): Authorizer | null {
+    if (opaWasm !== null) {
+      return opaAuthorizer(opaWasm, this.#bundleOf(opaWasm.bundle), this.#log);
+    }
     if (extAuthz === null) {
       return null;
     }
     const address = (): Address => this.#locate(extAuthz.service, extAuthz.port);
     return kind === "grpc" ? grpcAuthorizer(extAuthz, address) : httpAuthorizer(extAuthz, address);
+  }
+
+  /** Another bundle: it is evaluated from now on. */
+  bundlesChanged(providers: readonly ExtensionProvider[]): void {
+    this.keepOnly(providers.filter(({ opaWasm }) => opaWasm === null));
   }
 
   /** Closes those that are no longer named. */

@@ -8,6 +8,7 @@ import { Authorization, type CheckResponseSchema } from "../../gen/envoy/service
 import { type Address, formatAddress } from "../../io/net.ts";
 import { makeClient } from "../../io/rpc/adapter.ts";
 import { type Authorizer, type Check, type CheckResult, type HeaderChange, isUsable } from "./check.ts";
+import { headersOf, wireText } from "./headers.ts";
 
 type Response = MessageShape<typeof CheckResponseSchema>;
 
@@ -47,8 +48,6 @@ function call(client: ReturnType<typeof connect>, check: Check, provider: ExtAut
   return client.check(messageOf(check, provider), { deadlineMs: Math.min(provider.timeoutMs, 2 ** 31 - 1) });
 }
 
-const wireBytes = (text: string): string => Buffer.from(text, "latin1").toString("utf8");
-
 function messageOf(check: Check, provider: ExtAuthzProvider) {
   const { source, destination, request, sni, startedMs } = check;
   const peer = ({ principal, ip, port }: { principal: string | null; ip: string; port: number }) => ({
@@ -72,7 +71,7 @@ function messageOf(check: Check, provider: ExtAuthzProvider) {
                 id: request.id,
                 method: request.method,
                 headers: headersOf(check),
-                path: wireBytes(request.path),
+                path: wireText(request.path),
                 host: request.host,
                 scheme: request.scheme,
                 size: BigInt(request.size),
@@ -89,29 +88,6 @@ const portOf = (port: number) => ({ case: "portValue" as const, value: Math.max(
 
 function bodyOf(bytes: Buffer | null, packs: boolean) {
   return bytes === null ? {} : packs ? { rawBody: new Uint8Array(bytes) } : { body: bytes.toString("utf8") };
-}
-
-/** Lines of one name are joined; the pseudo-headers of HTTP/2 are there as Envoy has them for every version. */
-function headersOf({ request }: Check): Record<string, string> {
-  const headers: Record<string, string> = Object.create(null);
-  if (request === null) {
-    return headers;
-  }
-  for (const [name, value] of request.headers) {
-    if (name !== "host") {
-      const text = wireBytes(value);
-      const before = headers[name];
-      headers[name] = before === undefined ? text : `${before}${name === "cookie" ? "; " : ","}${text}`;
-    }
-  }
-  headers[":authority"] = request.host;
-  headers[":method"] = request.method;
-  headers[":path"] = wireBytes(request.path);
-  headers[":scheme"] = request.scheme;
-  if (request.body !== null) {
-    headers["x-envoy-auth-partial-body"] = String(request.body.isPartial);
-  }
-  return headers;
 }
 
 function readResponse({ status, httpResponse }: Response): CheckResult {

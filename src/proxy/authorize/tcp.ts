@@ -1,4 +1,4 @@
-/** CUSTOM on a TCP connection: only a gRPC provider can be asked, and it is told the two sides alone. */
+/** CUSTOM on a TCP connection: an HTTP provider cannot be asked, and it is told the two sides alone. */
 import type { Verdict } from "../../core/policy/verdict.ts";
 import type { ProxyContext } from "../context.ts";
 import type { Facts } from "../state.ts";
@@ -15,7 +15,8 @@ export function askAboutConnection(
 ): () => void {
   const controller = new AbortController();
   const provider = facts.enforcer.provider(verdict.custom?.provider ?? "");
-  const authorizer = provider?.kind === "grpc" ? context.authorizers.of(provider) : null;
+  const canBeAsked = provider !== null && provider.kind !== "http";
+  const authorizer = canBeAsked ? context.authorizers.of(provider) : null;
   const check: Check = {
     source: { principal: peer, ip: peerFacts.sourceIp, port: 0 },
     destination: {

@@ -66,6 +66,13 @@ export declare type Snapshot = Message<"everyhop.proxy.v1.Snapshot"> & {
    * @generated from field: repeated everyhop.proxy.v1.KeySet key_sets = 8;
    */
   keySets: KeySet[];
+
+  /**
+   * OPA bundles that CUSTOM policies' providers name.
+   *
+   * @generated from field: repeated everyhop.proxy.v1.OpaBundle bundles = 9;
+   */
+  bundles: OpaBundle[];
 };
 
 /**
@@ -73,6 +80,31 @@ export declare type Snapshot = Message<"everyhop.proxy.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export declare const SnapshotSchema: GenMessage<Snapshot>;
+
+/**
+ * @generated from message everyhop.proxy.v1.OpaBundle
+ */
+export declare type OpaBundle = Message<"everyhop.proxy.v1.OpaBundle"> & {
+  /**
+   * As meshConfig names it.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * A .tar.gz with policy.wasm.
+   *
+   * @generated from field: bytes content = 2;
+   */
+  content: Uint8Array;
+};
+
+/**
+ * Describes the message everyhop.proxy.v1.OpaBundle.
+ * Use `create(OpaBundleSchema)` to create a new message.
+ */
+export declare const OpaBundleSchema: GenMessage<OpaBundle>;
 
 /**
  * @generated from message everyhop.proxy.v1.KeySet

@@ -11,7 +11,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file everyhop/proxy/snapshot.proto.
  */
 export const file_everyhop_proxy_snapshot = /*@__PURE__*/
-  fileDesc("Ch1ldmVyeWhvcC9wcm94eS9zbmFwc2hvdC5wcm90bxIRZXZlcnlob3AucHJveHkudjEijAIKCFNuYXBzaG90Eg8KB3ZlcnNpb24YASABKA0SFAoMdHJ1c3RfZG9tYWluGAIgASgJEhMKC21lc2hfY29uZmlnGAMgASgJEi0KCHdvcmtsb2FkGAQgASgLMhsuZXZlcnlob3AucHJveHkudjEuV29ya2xvYWQSLgoJdXBzdHJlYW1zGAUgAygLMhsuZXZlcnlob3AucHJveHkudjEuVXBzdHJlYW0SEAoIcG9saWNpZXMYBiADKAkSJgoFa2lsbHMYByADKAsyFy5ldmVyeWhvcC5wcm94eS52MS5LaWxsEisKCGtleV9zZXRzGAggAygLMhkuZXZlcnlob3AucHJveHkudjEuS2V5U2V0IiMKBktleVNldBILCgN1cmkYASABKAkSDAoEa2V5cxgCIAEoCSLfAQoIV29ya2xvYWQSDAoEbmFtZRgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSFwoPc2VydmljZV9hY2NvdW50GAMgASgJEjcKBmxhYmVscxgEIAMoCzInLmV2ZXJ5aG9wLnByb3h5LnYxLldvcmtsb2FkLkxhYmVsc0VudHJ5EhEKCXNwaWZmZV9pZBgFIAEoCRIMCgRwb3J0GAYgASgNEhAKCHByb3RvY29sGAcgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi2QEKCFVwc3RyZWFtEgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEhEKCXNwaWZmZV9pZBgDIAEoCRIMCgRwb3J0GAQgASgNEhAKCHByb3RvY29sGAUgASgJEjcKBmxhYmVscxgGIAMoCzInLmV2ZXJ5aG9wLnByb3h5LnYxLlVwc3RyZWFtLkxhYmVsc0VudHJ5EhEKCWVuZHBvaW50cxgHIAMoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIigKBEtpbGwSDQoFb3JkZXIYASABKAkSEQoJc3BpZmZlX2lkGAIgASgJYgZwcm90bzM");
+  fileDesc("Ch1ldmVyeWhvcC9wcm94eS9zbmFwc2hvdC5wcm90bxIRZXZlcnlob3AucHJveHkudjEiuwIKCFNuYXBzaG90Eg8KB3ZlcnNpb24YASABKA0SFAoMdHJ1c3RfZG9tYWluGAIgASgJEhMKC21lc2hfY29uZmlnGAMgASgJEi0KCHdvcmtsb2FkGAQgASgLMhsuZXZlcnlob3AucHJveHkudjEuV29ya2xvYWQSLgoJdXBzdHJlYW1zGAUgAygLMhsuZXZlcnlob3AucHJveHkudjEuVXBzdHJlYW0SEAoIcG9saWNpZXMYBiADKAkSJgoFa2lsbHMYByADKAsyFy5ldmVyeWhvcC5wcm94eS52MS5LaWxsEisKCGtleV9zZXRzGAggAygLMhkuZXZlcnlob3AucHJveHkudjEuS2V5U2V0Ei0KB2J1bmRsZXMYCSADKAsyHC5ldmVyeWhvcC5wcm94eS52MS5PcGFCdW5kbGUiKgoJT3BhQnVuZGxlEgwKBHBhdGgYASABKAkSDwoHY29udGVudBgCIAEoDCIjCgZLZXlTZXQSCwoDdXJpGAEgASgJEgwKBGtleXMYAiABKAki3wEKCFdvcmtsb2FkEgwKBG5hbWUYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEhcKD3NlcnZpY2VfYWNjb3VudBgDIAEoCRI3CgZsYWJlbHMYBCADKAsyJy5ldmVyeWhvcC5wcm94eS52MS5Xb3JrbG9hZC5MYWJlbHNFbnRyeRIRCglzcGlmZmVfaWQYBSABKAkSDAoEcG9ydBgGIAEoDRIQCghwcm90b2NvbBgHIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBItkBCghVcHN0cmVhbRIMCgRuYW1lGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRIRCglzcGlmZmVfaWQYAyABKAkSDAoEcG9ydBgEIAEoDRIQCghwcm90b2NvbBgFIAEoCRI3CgZsYWJlbHMYBiADKAsyJy5ldmVyeWhvcC5wcm94eS52MS5VcHN0cmVhbS5MYWJlbHNFbnRyeRIRCgllbmRwb2ludHMYByADKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIoCgRLaWxsEg0KBW9yZGVyGAEgASgJEhEKCXNwaWZmZV9pZBgCIAEoCWIGcHJvdG8z");
 
 /**
  * Describes the message everyhop.proxy.v1.Snapshot.
@@ -21,30 +21,37 @@ export const SnapshotSchema = /*@__PURE__*/
   messageDesc(file_everyhop_proxy_snapshot, 0);
 
 /**
+ * Describes the message everyhop.proxy.v1.OpaBundle.
+ * Use `create(OpaBundleSchema)` to create a new message.
+ */
+export const OpaBundleSchema = /*@__PURE__*/
+  messageDesc(file_everyhop_proxy_snapshot, 1);
+
+/**
  * Describes the message everyhop.proxy.v1.KeySet.
  * Use `create(KeySetSchema)` to create a new message.
  */
 export const KeySetSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_snapshot, 1);
+  messageDesc(file_everyhop_proxy_snapshot, 2);
 
 /**
  * Describes the message everyhop.proxy.v1.Workload.
  * Use `create(WorkloadSchema)` to create a new message.
  */
 export const WorkloadSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_snapshot, 2);
+  messageDesc(file_everyhop_proxy_snapshot, 3);
 
 /**
  * Describes the message everyhop.proxy.v1.Upstream.
  * Use `create(UpstreamSchema)` to create a new message.
  */
 export const UpstreamSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_snapshot, 3);
+  messageDesc(file_everyhop_proxy_snapshot, 4);
 
 /**
  * Describes the message everyhop.proxy.v1.Kill.
  * Use `create(KillSchema)` to create a new message.
  */
 export const KillSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_proxy_snapshot, 4);
+  messageDesc(file_everyhop_proxy_snapshot, 5);
 
