@@ -9,13 +9,16 @@ import { hasLabels, selectResources } from "../select.ts";
 import { type Finding, type LintContext, type MeshWorkload, selectedBy, workloadName } from "./finding.ts";
 
 export function lintPlaintext(context: LintContext): Finding[] {
+  const peers = context.resources.filter(({ kind }) => kind === "PeerAuthentication");
+  const requiring = context.policies.filter(requiresMutual);
   return context.policies.flatMap((policy) => {
     if (policy.targetRefs.length > 0 || policy.action === "CUSTOM" || policy.action === "AUDIT") {
       return [];
     }
-    const open = openWorkload(policy, context);
     return [
-      ...(open === null || requiresMutual(policy, context) ? [] : plaintextRules(policy, open)),
+      ...plaintextRules(policy, () =>
+        isGuarded(policy, requiring, context) ? null : openWorkload(policy, { ...context, resources: peers }),
+      ),
       ...(policy.action === "ALLOW" ? tokenlessRules(policy) : []),
     ];
   });
@@ -46,45 +49,53 @@ function takesPlaintext(workload: MeshWorkload, policy: AuthorizationPolicy, con
 const hasNamespacePeers = ({ resources, meshConfig }: LintContext): boolean =>
   resources.some(({ kind, namespace }) => kind === "PeerAuthentication" && namespace !== meshConfig.rootNamespace);
 
-/** Some DENY policy in force here refuses whoever proves nothing. */
-function requiresMutual(policy: AuthorizationPolicy, { policies, meshConfig }: LintContext): boolean {
-  return policies.some(
-    (other) =>
-      other.action === "DENY" &&
-      !other.dryRun &&
-      !hasLabels(other) &&
-      (other.namespace === policy.namespace || other.namespace === meshConfig.rootNamespace) &&
-      other.rules.some(
-        ({ from, to, when }) =>
-          to.length === 0 &&
-          when.length === 0 &&
-          from.some(({ notPrincipals }) => notPrincipals?.includes("*") === true),
-      ),
+/** A DENY policy for whole namespaces that refuses whoever proves nothing. */
+function requiresMutual(policy: AuthorizationPolicy): boolean {
+  return (
+    policy.action === "DENY" &&
+    !policy.dryRun &&
+    !hasLabels(policy) &&
+    policy.rules.some(
+      ({ from, to, when }) =>
+        to.length === 0 && when.length === 0 && from.some(({ notPrincipals }) => notPrincipals?.includes("*") === true),
+    )
   );
 }
+
+const isGuarded = (
+  { namespace }: AuthorizationPolicy,
+  requiring: readonly AuthorizationPolicy[],
+  { meshConfig }: LintContext,
+): boolean => requiring.some((other) => other.namespace === namespace || other.namespace === meshConfig.rootNamespace);
 
 const IDENTITY = ["source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain"];
 const isIdentity = ({ attribute }: Field): boolean => IDENTITY.includes(attribute.kind);
 
-function plaintextRules(policy: AuthorizationPolicy, open: MeshWorkload): Finding[] {
-  const takes = `and ${workloadName(open)} takes plaintext`;
-  const hint = "make it STRICT with a PeerAuthentication";
-  return policy.rules.flatMap((rule, index): Finding[] => {
+function plaintextRules(policy: AuthorizationPolicy, openWorkloadOf: () => MeshWorkload | null): Finding[] {
+  const isAllow = policy.action === "ALLOW";
+  const suspects = policy.rules.flatMap((rule, index) => {
     const { from, when } = ruleFields(rule);
-    const path = ["spec", "rules", index];
-    if (policy.action === "ALLOW") {
-      const loose = looseNegation(from, when, isIdentity);
-      const message = `\`${loose}\` is true for a caller that proves no identity, ${takes}: the rule lets it in`;
-      return loose === null
-        ? []
-        : [{ code: "plaintext-matches", severity: "warning", resource: policy, path, message, hint }];
-    }
-    const evaded = positiveIdentity(from, when);
-    const message = `\`${evaded}\` is false for a caller that proves no identity, ${takes}: it evades the rule`;
-    return evaded === null
-      ? []
-      : [{ code: "plaintext-evades", severity: "warning", resource: policy, path, message, hint }];
+    const field = isAllow ? looseNegation(from, when, isIdentity) : positiveIdentity(from, when);
+    return field === null ? [] : [{ field, index }];
   });
+  // Which workloads take plaintext is only asked where it matters: there may be thousands of policies.
+  const open = suspects.length === 0 ? null : openWorkloadOf();
+  if (open === null) {
+    return [];
+  }
+  const nobody = `for a caller that proves no identity, and ${workloadName(open)} takes plaintext`;
+  return suspects.map(
+    ({ field, index }): Finding => ({
+      code: isAllow ? "plaintext-matches" : "plaintext-evades",
+      severity: "warning",
+      resource: policy,
+      path: ["spec", "rules", index],
+      message: isAllow
+        ? `\`${field}\` is true ${nobody}: the rule lets it in`
+        : `\`${field}\` is false ${nobody}: it evades the rule`,
+      hint: "make it STRICT with a PeerAuthentication",
+    }),
+  );
 }
 
 const named = (field: Field): string => field.condition?.key ?? field.field;
