@@ -19,6 +19,7 @@ import {
 } from "./entry-options.ts";
 import { entryDocument, entryText } from "./entry-text.ts";
 import { addMeshOptions } from "./find-mesh.ts";
+import { warnOfSelectors } from "./selector-warning.ts";
 import { print, printJson } from "./ui.ts";
 
 export function define(program: Command): void {
@@ -66,6 +67,7 @@ async function createEntry(options: FieldOptions): Promise<void> {
     const entry = entryMessage({ id: entryId ?? "", ...fieldsOf(options), ...parent });
     const answer = await entries.batchCreateEntry({ entries: [entry] });
     await warnOfDanglingParents(entries, answer.results);
+    warnOfSelectors(answer.results);
     return answer;
   });
   const [result] = results;
