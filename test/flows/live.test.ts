@@ -3,8 +3,11 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { join } from "node:path";
 import { test } from "node:test";
+import { credentials } from "@grpc/grpc-js";
+import { SecretDiscoveryService } from "../../src/gen/envoy/service/secret/v3/sds_pb.js";
+import { makeClient } from "../../src/io/rpc/adapter.ts";
 import type { MeshDocument } from "../../src/run/up/document.ts";
-import { everyhop, folder, processesNaming, SMALL_MESH, until, up } from "./mesh.ts";
+import { cleanUp, everyhop, folder, processesNaming, SMALL_MESH, until, up } from "./mesh.ts";
 
 const url = (mesh: MeshDocument, path: string): string => `http://${mesh.services.web?.outbound.echo}${path}`;
 const post = async (mesh: MeshDocument, path: string): Promise<number> =>
@@ -132,8 +135,19 @@ test("a signing key is replaced, tainted and revoked under steady load without o
   const load = steadyLoad(mesh, 4);
   const old = (await authority("show")).active.authorityId;
   const { authorityId: next } = await authority("prepare");
-  const bundle = join(mesh.stateDir, "agent", "keys", "bundle.json");
-  await until("the agent has the new key", () => JSON.parse(readFileSync(bundle, "utf8")).authorities.length === 2);
+  const sds = makeClient(
+    SecretDiscoveryService,
+    mesh.agentSocket.replace("unix://", "unix:"),
+    credentials.createInsecure(),
+  );
+  cleanUp(t, () => sds.close());
+  /** How many roots the agent hands out. */
+  const roots = async (): Promise<number> => {
+    const { resources } = await sds.fetchSecrets({ resourceNames: ["ROOTCA"] });
+    const pem = Buffer.from(resources[0]?.value ?? []).toString("latin1");
+    return pem.match(/BEGIN CERTIFICATE/g)?.length ?? 0;
+  };
+  await until("the agent has the new key", async () => (await roots()) === 2);
   await authority("activate", "--authority-id", next);
   const before = await serials();
   await authority("taint", "--authority-id", old);
@@ -144,9 +158,7 @@ test("a signing key is replaced, tainted and revoked under steady load without o
   const seen = load.asked();
   await until("requests go on", () => load.asked() > seen + 100);
   await authority("revoke", "--authority-id", old);
-  await until("the agent has forgotten the old key", () => {
-    return JSON.parse(readFileSync(bundle, "utf8")).authorities.length === 1;
-  });
+  await until("the agent has forgotten the old key", async () => (await roots()) === 1);
   const revoked = load.asked();
   await until("requests go on", () => load.asked() > revoked + 100);
   const { asked, failures } = await load.stop();
