@@ -29,6 +29,7 @@ function serverMetrics(): Metric[] {
   identityMetrics(registry);
   registerSignerGauges(registry, () => ({ running: true, restarts: 0 }));
   registerIdentityGauges(registry, {
+    databaseUp: () => 0,
     agents: () => 0,
     entries: () => 0,
     caExpiry: () => 0,

@@ -29,6 +29,7 @@ test("little has to be said; paths are relative to the file", (t) => {
   assert.deepEqual(readServerConfig(file), {
     trustDomain: "example.com",
     dataDir: join(dir, "data"),
+    dataStore: { kind: "sqlite" },
     listen: [{ host: "127.0.0.1", port: 8081 }],
     adminSocket: join(dir, "data/admin.sock"),
     http: { host: "127.0.0.1", port: 8080 },
@@ -117,6 +118,27 @@ logLevel: debug
       endpoints: [],
     },
   ]);
+});
+
+test("a database on PostgreSQL; its faults are said without what is secret in it", (t) => {
+  const text = (block: string) => `trustDomain: example.com\ndataDir: data\ndataStore: ${block}\n`;
+  const { file, dir } = configFile(t, text("{kind: postgres, connection: 'postgres://u@h/d', passwordFile: pw}"));
+  const expected = { kind: "postgres", connection: "postgres://u@h/d", passwordFile: join(dir, "pw") };
+  assert.deepEqual(readServerConfig(file).dataStore, expected);
+  const table: readonly (readonly [string, RegExp])[] = [
+    ["{kind: postgres}", /`connection` is missing/],
+    ["{kind: mysql}", /expected one of sqlite, postgres/],
+    ["{kind: sqlite, connection: 'postgres://u:geheim@h/d'}", /is for `kind: postgres`/],
+    ["{kind: postgres, connection: 'postgres://u:geheim@h/d?sslmod=x'}", /`sslmod`.*not known/],
+    ["{kind: postgres, connection: 'host=h password=geheim sslmode=maybe'}", /`sslmode`/],
+  ];
+  for (const [block, message] of table) {
+    const issues = issuesOf(t, text(block));
+    assert.equal(issues.length, 1, block);
+    assert.match(issues[0]?.message ?? "", message);
+    assert.equal(issues[0]?.line, 3);
+    assert.ok(!JSON.stringify(issues).includes("geheim"));
+  }
 });
 
 test("every fault is said, with its place and what was meant", (t) => {

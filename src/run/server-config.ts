@@ -31,6 +31,7 @@ import type { UpstreamConfig } from "../identity/server/upstream/open.ts";
 import type { Level } from "../io/log.ts";
 import { type Address, address } from "./address.ts";
 import { readConfigFile } from "./config-file.ts";
+import { type DataStoreConfig, dataStoreConfig, dataStoreShape } from "./data-store.ts";
 import { federationConfig, federationFaults, federationShape } from "./federation-config.ts";
 import { ceilings, keyManagerFaults, keyManagerShape, keyPlace, signerShape } from "./key-config.ts";
 import { type NodeAttestorsConfig, nodeAttestorsConfig, nodeAttestorsShape } from "./node-attestors.ts";
@@ -41,6 +42,7 @@ import { upstreamConfig, upstreamFaults, upstreamShape } from "./upstream-config
 export interface ServerConfig {
   readonly trustDomain: TrustDomain;
   readonly dataDir: string;
+  readonly dataStore: DataStoreConfig;
   readonly listen: readonly Address[];
   readonly adminSocket: string;
   readonly http: Address;
@@ -132,6 +134,7 @@ const shape = object({
     }),
   ),
   dataDir: required(string({ what: "a path" })),
+  dataStore: optional(dataStoreShape()),
   listen: optional(oneOrMany(address())),
   adminSocket: optional(string({ what: "a path" })),
   http: optional(address()),
@@ -219,6 +222,7 @@ function complete(given: Given, dir: string): ServerConfig {
   return {
     trustDomain: given.trustDomain,
     dataDir,
+    dataStore: dataStoreConfig(given.dataStore, dir),
     listen: given.listen ?? [{ host: LOOPBACK, port: 8_081 }],
     adminSocket: resolve(dir, given.adminSocket ?? resolve(dataDir, "admin.sock")),
     http: given.http ?? { host: LOOPBACK, port: 8_080 },

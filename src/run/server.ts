@@ -1,12 +1,14 @@
 /** The server process: identity and control plane on one store, one authority and one clock. */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import {
   chmodSync,
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   renameSync,
   statSync,
   writeSync,
@@ -20,6 +22,7 @@ import { EveryhopError } from "../core/base/errors.ts";
 import { Authority } from "../identity/authority/authority.ts";
 import { agentTtlMs } from "../identity/authority/lifetimes.ts";
 import type { SeenCertificate } from "../identity/server/audit.ts";
+import { Bundles } from "../identity/server/bundles.ts";
 import { ChangeLog } from "../identity/server/change-log.ts";
 import { IdentityServer, type Listening } from "../identity/server/identity-server.ts";
 import { storeJournal } from "../identity/server/journal.ts";
@@ -29,10 +32,10 @@ import { systemClock } from "../io/clock.ts";
 import { type HttpListener, listenHttp } from "../io/http.ts";
 import { type Log, makeLog } from "../io/log.ts";
 import { diskStateFile } from "../io/state-file.ts";
-import { openSqliteStore } from "../io/store/sqlite.ts";
 import type { Store } from "../io/store/store.ts";
 import { pemChain } from "../io/tls.ts";
 import { handlersOf } from "./admin-handlers.ts";
+import { openDataStore } from "./data-store.ts";
 import { healthRoutes } from "./health.ts";
 import { makeVerifiers } from "./node-attestors.ts";
 import type { ServerConfig } from "./server-config.ts";
@@ -105,18 +108,27 @@ async function start(
 ): Promise<RunningServer> {
   const { clock, log } = options;
   ownerOnlyFolder(config.dataDir);
-  const store = await openSqliteStore(join(config.dataDir, "server.db"));
-  cleanups.push(() => store.close());
+  const database = await openDataStore(config.dataStore, config.dataDir, options);
+  cleanups.push(() => database.close());
+  const { store } = database;
   const metrics = new Metrics();
-  const authority = await openAuthority(config, store, metrics, options, cleanups);
   const registry = await Registry.open({ store, trustDomain: config.trustDomain, clock });
+  const bundles = new Bundles({
+    store,
+    registry,
+    serverId: serverIdOf(config.dataDir),
+    onError: (error) => log.error("the bundle could not be published; it is tried again", { error }),
+  });
+  const authority = await openAuthority(config, store, metrics, bundles, options, cleanups);
   const changes = await ChangeLog.open({ dir: join(config.dataDir, "changes"), clock });
   cleanups.push(() => changes.close());
   const identity = await IdentityServer.open({
     metrics,
     trustDomain: config.trustDomain,
     store,
+    databaseUp: () => database.problem() === null,
     registry,
+    bundles,
     authority,
     changes,
     agentTtlMs: agentTtlMs(config.ca),
@@ -136,7 +148,7 @@ async function start(
   cleanups.push(() => control.close());
   const listening = await listen(config, identity, control);
   cleanups.push(() => listening.close());
-  const http = await listenHttp(config.http, routes(metrics));
+  const http = await listenHttp(config.http, routes(metrics, database.problem));
   cleanups.push(() => http.close());
   if (config.health !== null) {
     const health = await listenHttp(config.health.listen, healthRoutes(config.health));
@@ -150,12 +162,16 @@ async function openAuthority(
   config: ServerConfig,
   store: Store,
   metrics: Metrics,
+  bundles: Bundles,
   { clock, log, openSigner }: Required<ServerOptions>,
   cleanups: (() => Promise<void> | void)[],
 ): Promise<Authority> {
   const kept = authoritiesFile(config);
   const upstream = config.upstream === null ? null : await openServerUpstream(config, config.upstream, { clock, log });
   cleanups.push(() => upstream?.close());
+  if (upstream !== null) {
+    bundles.follow(upstream.bundle);
+  }
   const signer = await openServerSigner(config, openSigner, log);
   cleanups.push(() => signer.close());
   registerSignerGauges(metrics, () => signer.state.value);
@@ -168,6 +184,7 @@ async function openAuthority(
     clock,
     ...config.ca,
     random: randomBytes,
+    announce: (bundle, fresh) => bundles.announce(bundle, fresh),
     onError: (error) => log.error("the authority could not rotate; it is tried again", { error }),
   });
   cleanups.push(() => authority.close());
@@ -218,13 +235,13 @@ function listen(config: ServerConfig, identity: IdentityServer, control: Control
   return identity.listen({ listen: config.listen, adminSocket, admin: handlersOf(control.admin), seen });
 }
 
-function routes(metrics: Metrics) {
+function routes(metrics: Metrics, problem: () => string | null) {
   const text = (body: string) => ({ contentType: "text/plain; charset=utf-8", body });
   return {
     "/metrics": async () => ({ contentType: metrics.contentType, body: await metrics.metrics() }),
     "/healthz": () => text("ok\n"),
-    // It listens only once all else is up, and stops first.
-    "/readyz": () => text("ok\n"),
+    // It listens only once all else is up, and stops first. Without its database it serves on what it knows.
+    "/readyz": () => text(`${problem() ?? "ok"}\n`),
   };
 }
 
@@ -248,6 +265,18 @@ function readyDocument(
     trustBundle,
     addresses,
   };
+}
+
+/** Which of the trust domain's servers this is; made once. */
+function serverIdOf(dataDir: string): string {
+  const file = join(dataDir, "server-id");
+  const known = existsSync(file) ? readFileSync(file, "utf8").trim() : "";
+  if (known !== "") {
+    return known;
+  }
+  const id = randomUUID();
+  writeWhole(file, `${id}\n`);
+  return id;
 }
 
 /** The folder of everything the server keeps. INVARIANT: owner-only, or it is refused. */

@@ -181,7 +181,9 @@ test("a database that is of a newer version, or not there, is refused with the n
   await assert.rejects(open(connection.replace(/\/test\d+/, "/nowhere")), refused(/createdb/));
 });
 
-test("who was away for longer than the log reaches hears the differences all the same", { skip }, async () => {
+test("who was away for longer than the log reaches, or whose database was restored, hears the differences all the same", {
+  skip,
+}, async () => {
   const connection = await cluster.database();
   const store = await open(connection);
   after(() => store.close());
@@ -197,6 +199,15 @@ test("who was away for longer than the log reaches hears the differences all the
   assert.ok(event?.kind === "replaced");
   assert.deepEqual([event.snapshot.revision, event.snapshot.entries], [90, []]);
   assert.equal(store.revision, 90);
+  // And as if a backup had been restored.
+  const back = heard(store, ({ kind }) => kind === "replaced");
+  await cluster.run(
+    "delete from changes; update counters set value = 7 where name = 'changes'; notify everyhop_changes, '91'",
+    connection,
+  );
+  await back;
+  await persist(() => store.entries.create(anEntry()));
+  assert.equal(store.revision, 8);
 });
 
 test("a database that restarts: writes fail closed meanwhile, and go on after", { skip }, async () => {

@@ -50,6 +50,11 @@ export interface AuthorityOptions {
   /** What the bundle tells others to poll at. Default 5 min, at most a tenth of `caTtlMs`. */
   readonly refreshHintMs?: number;
   readonly random?: (count: number) => Uint8Array;
+  /**
+   * Tells the other servers of the trust domain of our bundle, at the start and before each change of it takes effect. `fresh`:
+   * nothing is known of an earlier run, which may have signed with keys that are lost.
+   */
+  readonly announce?: (bundle: Bundle, fresh: boolean) => Promise<void>;
   /** Told of failures to rotate; it is tried again every second. */
   readonly onError?: (error: unknown) => void;
 }
@@ -104,10 +109,12 @@ export class Authority {
   static async open(options: AuthorityOptions): Promise<Authority> {
     const { trustDomain, journal, signer, random = randomBytes } = options;
     const context: AuthorityContext = { trustDomain, journal, signer, random };
-    const kept = (await readKept(options.kept)) ?? { sequence: 0n, x509: [], jwt: [] };
+    const known = await readKept(options.kept);
+    const kept = known ?? { sequence: 0n, x509: [], jwt: [] };
     const authority = new Authority(options, kept, load(context, kept), context);
     try {
       await authority.#discardStrays();
+      await options.announce?.(authority.bundle.value, known === null);
       await authority.x509.start();
       await authority.jwt.start();
       authority.#followUpstream();
@@ -222,7 +229,9 @@ export class Authority {
       await writeKept(this.#options.kept, kept);
       this.#kept = kept;
       this.#slots = slots;
-      this.bundle.set(this.#bundleNow());
+      const bundle = this.#bundleNow();
+      await this.#options.announce?.(bundle, false);
+      this.bundle.set(bundle);
     };
     const done = this.#writing.then(write);
     this.#writing = done.catch(() => {});

@@ -1,69 +1,63 @@
 import { Cell } from "../../core/base/cell.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { type Bundle, emptyBundle, type JwtAuthority } from "../../core/spiffe/bundle.ts";
+import { type Bundle, emptyBundle } from "../../core/spiffe/bundle.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
-import { parseCertificate } from "../../core/x509/certificate.ts";
-import type { Store } from "../../io/store/store.ts";
+import type { BundleRecord, Store } from "../../io/store/store.ts";
 import { bundleFromDocument, bundleToDocument } from "./bundle-wire.ts";
+import {
+  type Authorities,
+  joined,
+  type OwnBundle,
+  publishedBy,
+  readOwnBundle,
+  sameAuthorities,
+  unionOf,
+  withoutExpired,
+  writeOwnBundle,
+} from "./own-bundle.ts";
 import type { Registry } from "./registry.ts";
 
 export type DeleteMode = "restrict" | "delete" | "dissociate";
 
-/** What our own bundle is made of, besides what an operator appended. */
-export interface OwnAuthorities {
-  /** What our own signers publish. */
-  readonly authorities: Cell<Bundle>;
-  /** What is believed from an upstream authority. */
-  readonly upstream?: Cell<Bundle> | null;
+export interface BundlesOptions {
+  readonly store: Store;
+  readonly registry: Registry;
+  /** Of this server, for as long as its data folder lives. */
+  readonly serverId: string;
+  readonly onError?: (error: unknown) => void;
 }
 
-/** The bundle of our own trust domain, and those of the trust domains we federate with. */
+/** The bundle of our own trust domain, to which each server adds its authorities, and those of the trust domains we federate with. */
 export class Bundles {
-  /** What our authorities publish, with what an operator appended. */
+  /** What the authorities of all servers publish, with what an operator appended. */
   readonly own: Cell<Bundle>;
-  readonly #store: Store;
-  readonly #registry: Registry;
-  readonly #authorities: Cell<Bundle>;
-  /** What is believed from above; null where nobody is. */
-  readonly #upstream: Cell<Bundle> | null;
-  readonly #federated: Map<TrustDomain, Bundle>;
+  readonly #options: BundlesOptions;
+  readonly #federated = new Map<TrustDomain, Bundle>();
   readonly #changes = new Map<TrustDomain, number>();
-  #appended: Bundle;
+  #stored: OwnBundle;
+  /** What this server signs with; null before it said so. */
+  #local: Bundle | null = null;
+  /** What is believed from an upstream authority; null where there is none. */
+  #upstream: Cell<Bundle> | null = null;
+  /** What our own signers announced last. */
+  #signers: Bundle | null = null;
+  /** All that this run of the server published. */
+  #announced: Authorities | null = null;
 
-  private constructor(
-    store: Store,
-    registry: Registry,
-    { authorities, upstream = null }: OwnAuthorities,
-    kept: Map<TrustDomain, Bundle>,
-  ) {
+  constructor(options: BundlesOptions) {
+    const { registry } = options;
     const { trustDomain } = registry;
-    this.#store = store;
-    this.#registry = registry;
-    this.#authorities = authorities;
-    this.#upstream = upstream;
-    this.#appended = kept.get(trustDomain) ?? emptyBundle(trustDomain);
-    kept.delete(trustDomain);
-    this.#federated = kept;
-    this.own = new Cell(this.#merged());
-    authorities.watch(() => this.own.set(this.#merged()));
-    upstream?.watch(() => this.own.set(this.#merged()));
-  }
-
-  static async open(store: Store, registry: Registry, own: OwnAuthorities): Promise<Bundles> {
-    const kept = new Map<TrustDomain, Bundle>();
-    for (const { trustDomain, document } of registry.bundles()) {
-      kept.set(trustDomain, bundleFromDocument(trustDomain, document));
+    this.#options = options;
+    this.#stored = readOwnBundle(trustDomain, registry.bundle(trustDomain));
+    this.own = new Cell(this.#union());
+    for (const record of registry.bundles().filter((one) => one.trustDomain !== trustDomain)) {
+      this.#federated.set(record.trustDomain, bundleFromDocument(record.trustDomain, record.document));
     }
-    const bundles = new Bundles(store, registry, own, kept);
     registry.watch((change) => {
       if (change.kind === "bundle") {
-        bundles.#apply(
-          change.id,
-          change.bundle === null ? null : bundleFromDocument(change.id, change.bundle.document),
-        );
+        this.#apply(change.id, change.bundle);
       }
     });
-    return bundles;
   }
 
   /** Grows with each change of a trust domain's bundle; 0 where nothing changed since the start. */
@@ -71,64 +65,93 @@ export class Bundles {
     return this.#changes.get(trustDomain) ?? 0;
   }
 
-  #apply(trustDomain: TrustDomain, bundle: Bundle | null): void {
+  #union(): Bundle {
+    return unionOf(this.#stored, this.#local ?? emptyBundle(this.#options.registry.trustDomain));
+  }
+
+  #apply(trustDomain: TrustDomain, record: BundleRecord | null): void {
     this.#changes.set(trustDomain, this.changesOf(trustDomain) + 1);
-    if (trustDomain === this.#registry.trustDomain) {
-      this.#appended = bundle ?? emptyBundle(trustDomain);
-      this.own.set(this.#merged());
-    } else if (bundle === null) {
+    if (trustDomain === this.#options.registry.trustDomain) {
+      this.#stored = readOwnBundle(trustDomain, record);
+      this.own.set(this.#union());
+    } else if (record === null) {
       this.#federated.delete(trustDomain);
     } else {
-      this.#federated.set(trustDomain, bundle);
+      this.#federated.set(trustDomain, bundleFromDocument(trustDomain, record.document));
     }
   }
 
-  /** Each part counts its changes, and none ever counts down: so does the sum. */
-  #merged(): Bundle {
-    const ours = this.#authorities.value;
-    const parts = [ours, this.#appended, ...(this.#upstream === null ? [] : [this.#upstream.value])];
-    return {
-      ...ours,
-      x509Authorities: distinctDers(parts.flatMap(({ x509Authorities }) => x509Authorities)),
-      taintedX509KeyIds: [...new Set(parts.flatMap(({ taintedX509KeyIds }) => taintedX509KeyIds))],
-      // The first of a name stands: nobody else's key takes the place of one of ours.
-      jwtAuthorities: distinctKeys(parts.flatMap(({ jwtAuthorities }) => jwtAuthorities)),
-      sequence: parts.reduce((sum, { sequence }) => sum + sequence, 0n),
-    };
+  /**
+   * Publishes what this server signs with. INVARIANT: once it resolves every server has been told, or will be as soon as it hears
+   * of anything again; nothing is signed before. `fresh`: this server has no memory of an earlier run, whose keys are lost.
+   */
+  async announce(signers: Bundle, fresh: boolean): Promise<void> {
+    const { serverId } = this.#options;
+    const next = this.#withUpstream(signers);
+    const stored = this.#stored.servers.get(serverId);
+    const before = this.#announced ?? (fresh ? undefined : stored);
+    // Also what fails to be published may have got there.
+    this.#announced = before === undefined ? next : joined([before, next]);
+    if (!sameAuthorities(stored, publishedBy(stored, before, next))) {
+      await this.#changeOwn((own) => {
+        const bundle = publishedBy(own.servers.get(serverId), before, next);
+        // SPEC: a sequence never goes down: not below what a version counted that kept it with the keys.
+        const sequence = Math.max(own.sequence, Number(next.sequence + own.appended.sequence) - 1);
+        return { ...own, sequence, servers: new Map([...own.servers, [serverId, bundle]]) };
+      });
+    }
+    this.#announced = next;
+    this.#signers = signers;
+    this.#local = next;
+    this.own.set(this.#union());
+  }
+
+  /** Takes out what expired, also of servers that are no more; puts back what is ours, should it be missing. */
+  async prune(now: number, appendedBefore = now): Promise<void> {
+    if (withoutExpired(this.#stored, now, appendedBefore) !== this.#stored) {
+      await this.#changeOwn((own) => withoutExpired(own, now, appendedBefore));
+    }
+    if (this.#signers !== null) {
+      await this.announce(this.#signers, false);
+    }
+  }
+
+  /** What is believed from above belongs to what this server publishes; a change that cannot be published is tried again by `prune`. */
+  follow(upstream: Cell<Bundle>): void {
+    this.#upstream = upstream;
+    upstream.watch(() => {
+      if (this.#signers !== null) {
+        this.announce(this.#signers, false).catch((error: unknown) => this.#options.onError?.(error));
+      }
+    });
+  }
+
+  #withUpstream(signers: Bundle): Bundle {
+    const upstream = this.#upstream?.value;
+    return upstream === undefined
+      ? signers
+      : { ...signers, ...joined([signers, upstream]), sequence: signers.sequence + upstream.sequence };
   }
 
   /** Adds authorities to our own bundle. */
-  async append(extra: Pick<Bundle, "x509Authorities" | "jwtAuthorities" | "taintedX509KeyIds">): Promise<Bundle> {
-    const { trustDomain } = this.#registry;
-    await this.#write(trustDomain, (current) => {
-      const before = current ?? emptyBundle(trustDomain);
-      return {
-        ...before,
-        x509Authorities: distinctDers([...before.x509Authorities, ...extra.x509Authorities]),
-        taintedX509KeyIds: [...new Set([...before.taintedX509KeyIds, ...extra.taintedX509KeyIds])],
-        jwtAuthorities: distinctKeys([...before.jwtAuthorities, ...extra.jwtAuthorities]),
-        sequence: before.sequence + 1n,
-      };
+  async append(extra: Authorities): Promise<Bundle> {
+    await this.#changeOwn((own) => {
+      const sequence = own.appended.sequence + 1n;
+      return { ...own, appended: { ...own.appended, ...joined([own.appended, extra]), sequence } };
     });
     return this.own.value;
   }
 
-  /** Takes out of what was added what expired before. */
-  async prune(before: number): Promise<void> {
-    const isOver = (end: number | null): boolean => end !== null && end <= before;
-    const isOld = (der: Uint8Array): boolean => isOver(parseCertificate(der).notAfterMs);
-    const { x509Authorities, jwtAuthorities } = this.#appended;
-    if (!x509Authorities.some(isOld) && !jwtAuthorities.some(({ expiresAtMs }) => isOver(expiresAtMs))) {
-      return;
-    }
-    await this.#write(this.#registry.trustDomain, (current) => {
-      const kept = current ?? emptyBundle(this.#registry.trustDomain);
-      return {
-        ...kept,
-        x509Authorities: kept.x509Authorities.filter((der) => !isOld(der)),
-        jwtAuthorities: kept.jwtAuthorities.filter(({ expiresAtMs }) => !isOver(expiresAtMs)),
-        sequence: kept.sequence + 1n,
-      };
+  /** RACE: other servers change it too; each change is made on what is there, in one transaction. */
+  async #changeOwn(change: (own: OwnBundle) => OwnBundle): Promise<void> {
+    const { store, registry } = this.#options;
+    const { trustDomain } = registry;
+    await store.bundles.put(trustDomain, (current) => {
+      const before = readOwnBundle(trustDomain, current);
+      const after = change(before);
+      return after === before && current !== null
+        ? current
+        : writeOwnBundle(trustDomain, { ...after, sequence: after.sequence + 1 });
     });
   }
 
@@ -158,7 +181,7 @@ export class Bundles {
     if (this.federatedWith(trustDomain) === null) {
       throw new EveryhopError("not-found", "bundle not found");
     }
-    const entries = this.#registry.entries().filter(({ federatesWith }) => federatesWith.includes(trustDomain));
+    const entries = this.#options.registry.entries().filter(({ federatesWith }) => federatesWith.includes(trustDomain));
     if (entries.length > 0 && mode === "restrict") {
       throw new EveryhopError(
         "failed-precondition",
@@ -168,34 +191,29 @@ export class Bundles {
     }
     for (const { id } of entries) {
       if (mode === "delete") {
-        await this.#registry.deleteEntry(id);
+        await this.#options.registry.deleteEntry(id);
       } else {
         const without = (names: readonly string[]) => names.filter((name) => name !== trustDomain);
-        await this.#registry.updateEntry(id, (entry) => ({ ...entry, federatesWith: without(entry.federatesWith) }));
+        await this.#options.registry.updateEntry(id, (entry) => ({
+          ...entry,
+          federatesWith: without(entry.federatesWith),
+        }));
       }
     }
-    await this.#store.bundles.delete(trustDomain);
+    await this.#options.store.bundles.delete(trustDomain);
   }
 
   #refuseOwn(trustDomain: TrustDomain): void {
-    if (trustDomain === this.#registry.trustDomain) {
+    if (trustDomain === this.#options.registry.trustDomain) {
       throw new EveryhopError("invalid-argument", "the server's own trust domain is not a federated one");
     }
   }
 
   async #write(trustDomain: TrustDomain, change: (current: Bundle | null) => Bundle): Promise<Bundle> {
-    const record = await this.#store.bundles.put(trustDomain, (current) => {
+    const record = await this.#options.store.bundles.put(trustDomain, (current) => {
       const bundle = change(current === null ? null : bundleFromDocument(trustDomain, current.document));
       return { trustDomain, sequence: (current?.sequence ?? 0) + 1, document: bundleToDocument(bundle) };
     });
     return bundleFromDocument(trustDomain, record.document);
   }
-}
-
-const distinctDers = (ders: readonly Uint8Array[]): Uint8Array[] =>
-  distinct(ders, (der) => Buffer.from(der).toString("base64"));
-const distinctKeys = (keys: readonly JwtAuthority[]): JwtAuthority[] => distinct(keys, ({ keyId }) => keyId);
-
-function distinct<T>(items: readonly T[], key: (item: T) => string): T[] {
-  return [...new Map(items.map((item) => [key(item), item] as const).reverse()).values()].reverse();
 }

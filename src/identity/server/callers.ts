@@ -114,25 +114,31 @@ export class Callers {
     return svid.id;
   }
 
-  /** The node whose current SVID has `serial`. A renewed SVID becomes the current one when it is first used. */
+  /**
+   * The node whose current SVID has `serial`. A renewed SVID becomes the current one when it is first used.
+   * RACE: the agent may have attested or renewed at another server a moment ago: before it is refused the store is asked.
+   */
   async #agent(id: SpiffeId, serial: string): Promise<NodeRecord> {
-    const node = trustDomainOf(id) === this.#registry.trustDomain ? this.#registry.node(id) : null;
+    const ours = trustDomainOf(id) === this.#registry.trustDomain;
+    const known = ours ? this.#registry.node(id) : null;
+    if (known?.serial === serial && !known.banned) {
+      return known;
+    }
+    const node = ours ? await this.#store.nodes.get(id) : null;
     if (node === null) {
       throw agentDenied(Reason.AGENT_NOT_ATTESTED, "agent is not attested");
     }
     if (node.banned) {
       throw agentDenied(Reason.AGENT_BANNED, "agent is banned");
     }
-    if (node.serial === serial) {
-      return node;
-    }
-    const promoted = node.next?.serial === serial ? await this.#promote(id, serial) : null;
+    const promoted = [node.serial, node.next?.serial].includes(serial) ? await this.#promote(id, serial) : null;
     if (promoted === null) {
       throw agentDenied(Reason.AGENT_NOT_ACTIVE, "agent SVID is not the current one");
     }
     return promoted;
   }
 
+  /** Also brings this server's memory up to what it was asked for: a write is told before it resolves, with all before it. */
   async #promote(id: SpiffeId, serial: string): Promise<NodeRecord | null> {
     // RACE: a ban, or a renewal after this one, may have come meanwhile: look again inside the transaction.
     const node = await this.#store.nodes.update(id, (current) =>
@@ -140,7 +146,7 @@ export class Callers {
         ? { ...current, serial, expiresAt: current.next.expiresAt, next: null }
         : current,
     );
-    return node?.serial === serial ? node : null;
+    return node?.serial === serial && !node.banned ? node : null;
   }
 }
 

@@ -34,6 +34,7 @@ import type { NodeVerifier } from "../attest/node/proof.ts";
 import { Authority } from "../authority/authority.ts";
 import { localSigner, TEST_CEILINGS } from "../authority/fixture.ts";
 import type { SignerLink } from "../authority/signer-link.ts";
+import { Bundles } from "./bundles.ts";
 import { ChangeLog } from "./change-log.ts";
 import { IdentityServer, type Listening } from "./identity-server.ts";
 import { storeJournal } from "./journal.ts";
@@ -87,6 +88,9 @@ export interface TestServer {
 export interface TestServerOptions {
   readonly dir?: string;
   readonly keys?: KeyStore;
+  /** Of another server, to be a replica of. */
+  readonly store?: Store;
+  readonly serverId?: string;
   readonly clock?: FakeClock;
   readonly x509SvidTtlMs?: number;
   readonly roles?: readonly Role[];
@@ -106,8 +110,10 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
   });
   // OpenSSL judges certificates by the machine's clock.
   const { clock = new FakeClock(Date.now()), keys, x509SvidTtlMs = 3_600_000 } = options;
-  const store = await openSqliteStore(join(dir, "server.db"));
-  ends.push(() => store.close());
+  const store = options.store ?? (await openSqliteStore(join(dir, "server.db")));
+  if (options.store === undefined) {
+    ends.push(() => store.close());
+  }
   const setup = {
     trustDomain,
     keys: { kind: "memory" },
@@ -116,7 +122,10 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
   } as const;
   const signer = await localSigner(setup, keys === undefined ? { clock } : { clock, keys });
   ends.push(() => signer.close());
+  const registry = await Registry.open({ store, trustDomain, clock });
+  const bundles = new Bundles({ store, registry, serverId: options.serverId ?? "server-1" });
   const authority = await Authority.open({
+    announce: (bundle, fresh) => bundles.announce(bundle, fresh),
     trustDomain,
     signer,
     kept: diskStateFile(join(dir, "authorities.json")),
@@ -125,14 +134,13 @@ export async function testServer(t: TestContext, options: TestServerOptions = {}
     x509SvidTtlMs,
   });
   ends.push(() => authority.close());
-  const registry = await Registry.open({ store, trustDomain, clock });
   const log = silentLog;
   const metrics = new Metrics();
   const { roles = [], verifiers = [] } = options;
   const nodeVerifiers = () => verifiers;
   const changes = await ChangeLog.open({ dir: join(dir, "changes"), clock });
   ends.push(() => changes.close());
-  const shared = { trustDomain, store, registry, authority, changes, clock, log, metrics };
+  const shared = { trustDomain, store, registry, bundles, authority, changes, clock, log, metrics };
   const identity = await IdentityServer.open({ ...shared, roles, nodeVerifiers });
   ends.push(() => identity.close());
   const adminSocket = join(dir, "admin.sock");

@@ -30,7 +30,7 @@ import { adminService, healthService } from "./admin-service.ts";
 import { agentService } from "./agent-service.ts";
 import type { SeenCertificate } from "./audit.ts";
 import { bundleService } from "./bundle-service.ts";
-import { Bundles } from "./bundles.ts";
+import type { Bundles } from "./bundles.ts";
 import { type Caller, Callers } from "./callers.ts";
 import type { ChangeLog } from "./change-log.ts";
 import { entryService } from "./entry-service.ts";
@@ -52,6 +52,10 @@ export interface IdentityServerOptions {
   readonly trustDomain: TrustDomain;
   readonly store: Store;
   readonly registry: Registry;
+  /** Whether the store can be reached now; default: always. */
+  readonly databaseUp?: () => boolean;
+  /** Has been told of the authority's bundle. */
+  readonly bundles: Bundles;
   readonly authority: Authority;
   /** Life of an agent's own SVID. Default: as any other's. */
   readonly agentTtlMs?: number;
@@ -112,8 +116,9 @@ const STREAM_LIMITS = { "grpc.max_concurrent_streams": 100 };
 const EMPTY = new Uint8Array();
 /** How often what expired is taken out. */
 const PRUNE_MS = 60_000;
-/** How long an authority that expired stays in the bundle, where others added it. As SPIRE. */
+/** What was appended to our bundle stays so long after it expired: a server below may look for it. */
 const DAY_MS = 86_400_000;
+/** How long an authority that expired stays in the bundle, where others added it. As SPIRE. */
 
 /** For the log alone: the rights of the socket's file have let it in. */
 function processOf(socket: Socket): { pid: number; uid: number } | null {
@@ -193,6 +198,7 @@ export class IdentityServer {
       (by) => guard(Node, watch.service(), by),
     ];
     registerIdentityGauges(options.metrics, {
+      databaseUp: () => Number(options.databaseUp?.() ?? true),
       agents: () => registry.nodes().filter(({ banned }) => !banned).length,
       entries: () => registry.entries().length,
       caExpiry: () => (activeCa(authority)?.notAfterMs ?? 0) / 1_000,
@@ -205,11 +211,7 @@ export class IdentityServer {
   }
 
   static async open(options: IdentityServerOptions): Promise<IdentityServer> {
-    const { store, registry, authority, clock, log } = options;
-    const bundles = await Bundles.open(store, registry, {
-      authorities: authority.bundle,
-      upstream: authority.upstream?.bundle ?? null,
-    });
+    const { store, registry, bundles, clock, log } = options;
     const onError = (error: unknown) => log.error("the server's own certificate could not be renewed", { error });
     const own = await keepServerSvid({ ...options, bundle: bundles.own, onError });
     const config = options.federation ?? { federatesWith: [] };
@@ -236,12 +238,12 @@ export class IdentityServer {
     let cancel = (): void => {};
     const schedule = (): void => {
       cancel = clock.after(periodMs, () => {
-        const dayAgo = clock.now() - DAY_MS;
-        Promise.all([
+        const pruned = [
           registry.prune(),
-          this.bundles.prune(dayAgo),
+          this.bundles.prune(clock.now(), clock.now() - DAY_MS),
           this.nodes.prune(this.#options.pruneAgents ?? null),
-        ]).catch((error: unknown) => log.error("expired records could not be taken out", { error }));
+        ];
+        Promise.all(pruned).catch((error: unknown) => log.error("expired records could not be taken out", { error }));
         schedule();
       });
     };

@@ -10,6 +10,8 @@ export interface IdentityMetrics {
 
 /** Read when Prometheus asks. */
 export interface IdentityGauges {
+  /** 1, or 0 while it is away. */
+  readonly databaseUp: () => number;
   readonly agents: () => number;
   readonly entries: () => number;
   /** When the active CA expires, in seconds since 1970. */
@@ -68,6 +70,11 @@ export function registerIdentityGauges(registry: Metrics, gauges: IdentityGauges
       },
     });
   };
+  gauge(
+    "everyhop_server_database_up",
+    "Whether the server reaches its database; 0: nothing is changed or signed.",
+    gauges.databaseUp,
+  );
   gauge("everyhop_server_agents", "Agents that attested and are not banned.", gauges.agents);
   gauge("everyhop_server_entries", "Registration entries.", gauges.entries);
   gauge("everyhop_server_ca_expiry_timestamp_seconds", "When the active CA expires.", gauges.caExpiry);

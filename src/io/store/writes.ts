@@ -60,9 +60,9 @@ export class Writes {
     }
   }
 
-  /** Too much was missed to be told one by one. */
+  /** Too much was missed to be told one by one, or the database was restored to an earlier state. */
   replace(snapshot: Snapshot): void {
-    if (snapshot.revision > this.#revision) {
+    if (snapshot.revision !== this.#revision) {
       this.#tell({ kind: "replaced", snapshot }, snapshot.revision);
     }
   }

@@ -122,6 +122,26 @@ everyhop { policies = [] xds = "127.0.0.1:15011" }
   );
 });
 
+test('DataStore "sql" on postgres, in both forms of the connection string, with SPIRE\'s files of certificates', (t) => {
+  const dataStore = (connection: string, more = "") => {
+    const data = `database_type = "postgres" connection_string = "${connection}" ${more}`;
+    const file = `server {\n ${LEAST} }\nplugins { DataStore "sql" { plugin_data { ${data} } } }`;
+    return read(t, file).config.dataStore;
+  };
+  const keywords = "dbname=spire user=spire host=db sslmode=verify-full";
+  assert.deepEqual(dataStore(keywords), { kind: "postgres", connection: keywords, passwordFile: null });
+  const files = `root_ca_path = "/a b/ca.pem" client_cert_path = "/c.pem" client_key_path = "/k.pem"`;
+  const connectionOf = (connection: string) => (dataStore(connection, files) as { connection: string }).connection;
+  assert.equal(
+    connectionOf("dbname=d host=h"),
+    "dbname=d host=h sslrootcert='/a b/ca.pem' sslcert='/c.pem' sslkey='/k.pem'",
+  );
+  assert.equal(
+    connectionOf("postgresql://u@h/d?sslmode=verify-full"),
+    "postgresql://u@h/d?sslmode=verify-full&sslrootcert=%2Fa%20b%2Fca.pem&sslcert=%2Fc.pem&sslkey=%2Fk.pem",
+  );
+});
+
 test("HCL's JSON form, as charts write it, with lists of blocks", (t) => {
   const { config } = read(
     t,

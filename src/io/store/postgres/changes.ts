@@ -4,7 +4,7 @@ import { EveryhopError } from "../../../core/base/errors.ts";
 import { readEntries } from "../entry-rows.ts";
 import { readNodes } from "../node-rows.ts";
 import { readRelationships } from "../relationship-rows.ts";
-import { CHANGES, type Database } from "../schema.ts";
+import { CHANGES, counter, type Database } from "../schema.ts";
 import { readBundles, readKills } from "../small-rows.ts";
 import type { Change } from "../store.ts";
 import type { Order } from "../writes.ts";
@@ -32,7 +32,7 @@ export const ORDER: Order = {
       .where("name", "=", CHANGES)
       .forUpdate()
       .executeTakeFirstOrThrow();
-    if (position - revision > PAGE) {
+    if (position < revision || position - revision > PAGE) {
       throw new EveryhopError(
         "unavailable",
         "this server is catching up with the others after a time without its database",
@@ -66,8 +66,14 @@ interface LogRow {
   readonly record: string;
 }
 
-/** The next changes after `revision`, a page at most. Null: some of them are no longer in the log. */
+/**
+ * The next changes after `revision`, a page at most. Null: some of them are no longer in the log, or the database has gone back
+ * to before `revision` (it was restored).
+ */
 export async function changesAfter(db: Database, revision: number): Promise<readonly Change[] | null> {
+  if ((await counter(db, CHANGES)) < revision) {
+    return null;
+  }
   const changes = await readChanges(db, revision);
   const first = changes[0]?.revision;
   return first === undefined || first === revision + 1 ? changes : null;

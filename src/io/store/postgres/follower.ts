@@ -110,6 +110,7 @@ export class Follower {
       const changes = await changesAfter(db, before);
       if (changes === null) {
         writes.replace(await readSnapshot(db));
+        return;
       } else if (changes.length === 0) {
         return;
       } else {
