@@ -3,7 +3,9 @@ import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { EntryDraft, RegistrationEntry } from "../../core/entries/entry.ts";
+import { byId } from "../../core/entries/entry-index.ts";
 import { covers, entryOutOfScope, type Scope } from "../../core/entries/role.ts";
+import type { SpiffeId } from "../../core/spiffe/id.ts";
 import type {
   Entry,
   SyncAuthorizedEntriesRequest,
@@ -42,7 +44,8 @@ export function entryService(registry: Registry, syncPage = SYNC_PAGE): GuardedH
     getAuthorizedEntries: ({ outputMask }, context) => ({
       entries: authorized(registry, context).map((entry) => entryToWire(entry, outputMask)),
     }),
-    syncAuthorizedEntries: (call, context) => syncEntries(call, () => authorized(registry, context), syncPage),
+    syncAuthorizedEntries: (call, context) =>
+      syncEntries(call, { registry, agent: context.node?.id ?? null, pageSize: syncPage }),
   };
 }
 
@@ -139,8 +142,7 @@ type SyncCall = ServerDuplexStream<
  */
 async function syncEntries(
   call: SyncCall,
-  current: () => ReturnType<Registry["entries"]>,
-  pageSize: number,
+  { registry, agent, pageSize }: { registry: Registry; agent: SpiffeId | null; pageSize: number },
 ): Promise<void> {
   let mask: EntryMask | undefined;
   let first = true;
@@ -151,9 +153,14 @@ async function syncEntries(
       first = false;
       mask = request.outputMask;
       checkFirst(request);
-      await sendOverview(call, current(), mask, pageSize);
+      await sendOverview(call, agent === null ? [] : registry.authorizedEntries(agent), mask, pageSize);
     } else {
-      await sendAsked(call, current(), request.ids, mask, pageSize);
+      // What the agent is no longer authorised for is left out without a word: it may have gone since it was told of it.
+      const found = [...new Set(request.ids)]
+        .map((id) => (agent === null ? null : registry.authorizedEntry(agent, id)))
+        .filter((entry) => entry !== null)
+        .sort(byId);
+      await sendAsked(call, found, mask, pageSize);
     }
   }
   call.end();
@@ -170,7 +177,7 @@ function checkFirst({ ids, outputMask }: SyncAuthorizedEntriesRequest): void {
 
 async function sendOverview(
   call: SyncCall,
-  entries: ReturnType<Registry["entries"]>,
+  entries: readonly RegistrationEntry[],
   mask: EntryMask | undefined,
   pageSize: number,
 ): Promise<void> {
@@ -190,14 +197,10 @@ async function sendOverview(
 
 async function sendAsked(
   call: SyncCall,
-  entries: ReturnType<Registry["entries"]>,
-  ids: readonly string[],
+  found: readonly RegistrationEntry[],
   mask: EntryMask | undefined,
   pageSize: number,
 ): Promise<void> {
-  const asked = new Set(ids);
-  // What the agent is no longer authorised for is left out without a word: it may have gone since it was told of it.
-  const found = entries.filter(({ id }) => asked.has(id));
   for (const { items, more } of pages(found, pageSize)) {
     await send(call, { entries: items.map((entry) => entryToWire(entry, mask)), more });
   }

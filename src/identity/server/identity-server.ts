@@ -200,7 +200,7 @@ export class IdentityServer {
     registerIdentityGauges(options.metrics, {
       databaseUp: () => Number(options.databaseUp?.() ?? true),
       agents: () => registry.nodes().filter(({ banned }) => !banned).length,
-      entries: () => registry.entries().length,
+      entries: () => registry.counts.entries,
       caExpiry: () => (activeCa(authority)?.notAfterMs ?? 0) / 1_000,
       caBegin: () => (activeCa(authority)?.issuedAtMs ?? 0) / 1_000,
       bundleSequence: () => Number(bundles.own.value.sequence),

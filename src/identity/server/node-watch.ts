@@ -15,11 +15,12 @@ type WatchCall = ServerWritableStream<WatchRequest, MessageInitShape<typeof Watc
 interface Watcher {
   readonly call: WatchCall;
   readonly agent: SpiffeId;
-  /** What the agent was last told it is authorised for. */
-  known: string;
-  bundleSequence: bigint;
+  /** Number of the last change that touched the agent's entries. */
+  entriesRevision: bigint;
   readonly end: () => void;
 }
+
+const NOBODY: ReadonlySet<Watcher> = new Set();
 
 export interface NodeWatchOptions {
   readonly registry: Registry;
@@ -27,21 +28,42 @@ export interface NodeWatchOptions {
   readonly clock: Clock;
 }
 
-/** everyhop.node.v1.Node: agents hear of a change when it is made, instead of asking every five seconds. */
+/**
+ * everyhop.node.v1.Node: agents hear of a change when it is made, instead of asking every five seconds. A change costs what the
+ * agents cost that it touches, however many others there are.
+ */
 export class NodeWatch {
   readonly #options: NodeWatchOptions;
-  readonly #watchers = new Set<Watcher>();
+  readonly #watchers = new Map<SpiffeId, Set<Watcher>>();
+  /** To be told once this turn of the event loop is over. */
+  readonly #due = new Set<Watcher>();
   #scheduled = false;
 
   constructor(options: NodeWatchOptions) {
     this.#options = options;
-    options.registry.watch((change) => {
+    const { registry, bundles } = options;
+    registry.watchAgents((agents, change) => {
       if (change.kind === "node") {
         this.#nodeChanged(change.id);
       }
-      this.#schedule();
+      for (const watcher of [...agents].flatMap((agent) => [...this.#of(agent)])) {
+        watcher.entriesRevision = BigInt(registry.revision);
+        this.#schedule(watcher);
+      }
     });
-    options.bundles.own.watch(() => this.#schedule());
+    let { sequence } = bundles.own.value;
+    bundles.own.watch((bundle) => {
+      if (bundle.sequence !== sequence) {
+        ({ sequence } = bundle);
+        for (const watcher of [...this.#watchers.values()].flatMap((ofAgent) => [...ofAgent])) {
+          this.#schedule(watcher);
+        }
+      }
+    });
+  }
+
+  #of(agent: SpiffeId): ReadonlySet<Watcher> {
+    return this.#watchers.get(agent) ?? NOBODY;
   }
 
   service(): GuardedHandlers<typeof Node> {
@@ -54,16 +76,21 @@ export class NodeWatch {
   }
 
   #add(call: WatchCall, agent: SpiffeId, expiresAt: number): void {
-    const { clock } = this.#options;
+    const { clock, registry } = this.#options;
     const cancelExpiry = clock.after(expiresAt - clock.now(), () => {
       this.#close(watcher, Reason.AGENT_EXPIRED, "agent SVID is expired");
     });
     const end = (): void => {
       cancelExpiry();
-      this.#watchers.delete(watcher);
+      ofAgent.delete(watcher);
+      this.#due.delete(watcher);
+      if (ofAgent.size === 0) {
+        this.#watchers.delete(agent);
+      }
     };
-    const watcher: Watcher = { call, agent, known: "", bundleSequence: -1n, end };
-    this.#watchers.add(watcher);
+    const ofAgent = this.#watchers.get(agent) ?? new Set();
+    const watcher: Watcher = { call, agent, entriesRevision: BigInt(registry.revision), end };
+    this.#watchers.set(agent, ofAgent.add(watcher));
     call.on("cancelled", end);
     call.on("close", end);
     this.#tell(watcher);
@@ -77,7 +104,7 @@ export class NodeWatch {
   /** An agent that was thrown out hears of it at once. */
   #nodeChanged(id: SpiffeId): void {
     const node = this.#options.registry.node(id);
-    for (const watcher of [...this.#watchers].filter(({ agent }) => agent === id)) {
+    for (const watcher of [...this.#of(id)]) {
       if (node === null) {
         this.#close(watcher, Reason.AGENT_NOT_ATTESTED, "agent is not attested");
       } else if (node.banned) {
@@ -86,32 +113,23 @@ export class NodeWatch {
     }
   }
 
-  /** Changes made within one turn of the event loop are looked at once. */
-  #schedule(): void {
-    if (!this.#scheduled && this.#watchers.size > 0) {
+  /** Changes made within one turn of the event loop are told at once. */
+  #schedule(watcher: Watcher): void {
+    this.#due.add(watcher);
+    if (!this.#scheduled) {
       this.#scheduled = true;
       setImmediate(() => {
         this.#scheduled = false;
-        for (const watcher of [...this.#watchers]) {
-          this.#tell(watcher);
+        const due = [...this.#due];
+        this.#due.clear();
+        for (const one of due) {
+          this.#tell(one);
         }
       });
     }
   }
 
-  #tell(watcher: Watcher): void {
-    const { registry, bundles } = this.#options;
-    const entries = registry.authorizedEntries(watcher.agent);
-    const federated = new Set(entries.flatMap(({ federatesWith }) => federatesWith));
-    const known = [
-      ...entries.map(({ id, revision, createdAtMs }) => `${id} ${revision} ${createdAtMs}`),
-      ...[...federated].map((trustDomain) => `${trustDomain} ${bundles.changesOf(trustDomain)}`),
-    ].join("\n");
-    const { sequence } = bundles.own.value;
-    if (known !== watcher.known || sequence !== watcher.bundleSequence || watcher.bundleSequence === -1n) {
-      watcher.known = known;
-      watcher.bundleSequence = sequence;
-      watcher.call.write({ entriesRevision: BigInt(registry.revision), bundleSequence: sequence });
-    }
+  #tell({ call, entriesRevision }: Watcher): void {
+    call.write({ entriesRevision, bundleSequence: this.#options.bundles.own.value.sequence });
   }
 }

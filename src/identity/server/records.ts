@@ -1,31 +1,39 @@
 import type { RegistrationEntry } from "../../core/entries/entry.ts";
+import { EntryTree } from "../../core/entries/entry-tree.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type {
   BundleRecord,
   Change,
   KillRecord,
-  NodeRecord,
   RelationshipRecord,
   Snapshot,
   Store,
   StoreEvent,
 } from "../../io/store/store.ts";
+import { NodeTable } from "./node-table.ts";
+
+/** `before`: the entry as it was; null where the change is of something else, or it was not there. */
+export type RecordWatcher = (change: Change, before: RegistrationEntry | null) => void;
 
 /**
  * What the store has, in memory: the one place that its changes come to, own ones as those of other replicas. Whoever wants to
  * hear of a change hears it from here, when it can be read here.
  */
 export class Records {
-  readonly entries = new Map<string, RegistrationEntry>();
-  readonly nodes = new Map<SpiffeId, NodeRecord>();
+  readonly entries: EntryTree;
+  readonly nodes = new NodeTable();
   readonly kills = new Map<SpiffeId, KillRecord>();
   readonly bundles = new Map<TrustDomain, BundleRecord>();
   readonly relationships = new Map<TrustDomain, RelationshipRecord>();
-  readonly #watchers = new Set<(change: Change) => void>();
+  readonly #watchers = new Set<RecordWatcher>();
   #revision = 0;
 
-  static async open(store: Store): Promise<Records> {
-    const records = new Records();
+  private constructor(trustDomain: TrustDomain) {
+    this.entries = new EntryTree(trustDomain);
+  }
+
+  static async open(store: Store, trustDomain: TrustDomain): Promise<Records> {
+    const records = new Records(trustDomain);
     const early: StoreEvent[] = [];
     const stop = store.watch((event) => early.push(event));
     const snapshot = await store.snapshot();
@@ -45,9 +53,36 @@ export class Records {
   }
 
   /** Calls `watcher` after each change, in their order; the function returned ends it. */
-  watch(watcher: (change: Change) => void): () => void {
+  watch(watcher: RecordWatcher): () => void {
     this.#watchers.add(watcher);
     return () => this.#watchers.delete(watcher);
+  }
+
+  /** The agents whose entries a change touches; each is named once. */
+  touched(change: Change, before: RegistrationEntry | null): ReadonlySet<SpiffeId> {
+    switch (change.kind) {
+      case "entry":
+        return this.#holding([before, change.entry].filter((entry) => entry !== null));
+      case "node":
+        return new Set([change.id]);
+      case "kill":
+        return new Set([change.id, ...this.#holding(this.entries.ofSpiffeId(change.id))]);
+      case "bundle":
+        return this.#holding(this.entries.federatingWith(change.id));
+      case "relationship":
+        return new Set();
+    }
+  }
+
+  #holding(entries: Iterable<RegistrationEntry>): ReadonlySet<SpiffeId> {
+    const found = new Set<SpiffeId>();
+    for (const entry of entries) {
+      const { agents, aliases } = this.entries.holders(entry);
+      for (const id of [...agents, ...aliases.flatMap(({ selectors }) => this.nodes.having(selectors))]) {
+        found.add(id);
+      }
+    }
+    return found;
   }
 
   #take(event: StoreEvent): void {
@@ -85,6 +120,7 @@ export class Records {
   }
 
   #apply(change: Change): void {
+    const before = change.kind === "entry" ? (this.entries.get(change.id) ?? null) : null;
     switch (change.kind) {
       case "entry":
         setOrDelete(this.entries, change.id, change.entry);
@@ -103,12 +139,19 @@ export class Records {
     }
     this.#revision = change.revision;
     for (const watcher of [...this.#watchers]) {
-      watcher(change);
+      watcher(change, before);
     }
   }
 }
 
-function setOrDelete<K, V>(map: Map<K, V>, key: K, value: V | null): void {
+interface Table<K, V> {
+  get(key: K): V | undefined;
+  keys(): Iterable<K>;
+  set(key: K, value: V): unknown;
+  delete(key: K): boolean;
+}
+
+function setOrDelete<K, V>(map: Table<K, V>, key: K, value: V | null): void {
   if (value === null) {
     map.delete(key);
   } else {
@@ -118,7 +161,7 @@ function setOrDelete<K, V>(map: Map<K, V>, key: K, value: V | null): void {
 
 /** What is other in `after`, and null for what is gone. */
 function differences<K, V>(
-  before: ReadonlyMap<K, V>,
+  before: Pick<Table<K, V>, "get" | "keys">,
   after: readonly V[],
   keyOf: (value: V) => K,
 ): (readonly [K, V | null])[] {

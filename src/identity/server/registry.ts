@@ -3,7 +3,7 @@ import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { type EntryDraft, type RegistrationEntry, validateEntry } from "../../core/entries/entry.ts";
-import { EntryIndex } from "../../core/entries/entry-index.ts";
+import { byId } from "../../core/entries/entry-index.ts";
 import type { SpiffeId, TrustDomain } from "../../core/spiffe/id.ts";
 import type {
   BundleRecord,
@@ -45,7 +45,6 @@ export class Registry {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #records: Records;
-  #index: EntryIndex | null = null;
 
   private constructor({ store, trustDomain, clock }: RegistryOptions, records: Records) {
     this.#store = store;
@@ -54,16 +53,14 @@ export class Registry {
     this.#records = records;
     this.kills = new Cell(this.#killsInOrder());
     records.watch(({ kind }) => {
-      if (kind === "entry") {
-        this.#index = null;
-      } else if (kind === "kill") {
+      if (kind === "kill") {
         this.kills.set(this.#killsInOrder());
       }
     });
   }
 
   static async open(options: RegistryOptions): Promise<Registry> {
-    return new Registry(options, await Records.open(options.store));
+    return new Registry(options, await Records.open(options.store, options.trustDomain));
   }
 
   /** Number of the last change that is in here; it grows by one with each, over all replicas. */
@@ -76,23 +73,26 @@ export class Registry {
     return this.#records.watch(watcher);
   }
 
+  /** Calls `watcher` with the agents whose entries a change has touched. */
+  watchAgents(watcher: (agents: ReadonlySet<SpiffeId>, change: Change) => void): () => void {
+    return this.#records.watch((change, before) => watcher(this.#records.touched(change, before), change));
+  }
+
   #killsInOrder(): readonly KillRecord[] {
     return [...this.#records.kills.values()].sort((a, b) => a.since - b.since);
   }
 
   /** In order of id. */
   entries(): readonly RegistrationEntry[] {
-    return this.#indexed().entries;
+    return this.#records.entries.sorted();
+  }
+
+  get counts(): { readonly entries: number; readonly nodes: number } {
+    return { entries: this.#records.entries.size, nodes: this.#records.nodes.size };
   }
 
   entry(id: string): RegistrationEntry | null {
     return this.#records.entries.get(id) ?? null;
-  }
-
-  /** Entries are replaced, never changed in place: an index stays true until the next change. */
-  #indexed(): EntryIndex {
-    this.#index ??= new EntryIndex([...this.#records.entries.values()].sort((a, b) => (a.id < b.id ? -1 : 1)));
-    return this.#index;
   }
 
   node(id: SpiffeId): NodeRecord | null {
@@ -164,13 +164,20 @@ export class Registry {
 
   /** What an agent may hand out now, in order of id: nothing expired, nothing killed. */
   authorizedEntries(agent: SpiffeId): readonly RegistrationEntry[] {
-    if (this.#records.kills.has(agent)) {
+    if (this.isKilled(agent)) {
       return [];
     }
     const selectors = this.node(agent)?.selectors ?? [];
-    return this.#indexed()
-      .authorized(agent, selectors, this.trustDomain)
-      .filter((entry) => this.#isUsable(entry));
+    return this.#records.entries.authorized(agent, selectors).filter((entry) => this.#isUsable(entry));
+  }
+
+  /** One of them, or null: without looking at the others. */
+  authorizedEntry(agent: SpiffeId, id: string): RegistrationEntry | null {
+    const entry = this.entry(id);
+    if (entry === null || this.isKilled(agent) || !this.#isUsable(entry)) {
+      return null;
+    }
+    return this.#records.entries.isAuthorized(entry, agent, this.node(agent)?.selectors ?? []) ? entry : null;
   }
 
   /** Whether an entry that says so gives `id` the rights of an administrator, or of a downstream server. */
@@ -180,7 +187,8 @@ export class Registry {
 
   /** The entry that says so. */
   granting(id: SpiffeId, right: "admin" | "downstream"): RegistrationEntry | null {
-    return this.entries().find((entry) => entry.spiffeId === id && entry[right] && this.#isUsable(entry)) ?? null;
+    const found = [...this.#records.entries.ofSpiffeId(id)].filter((entry) => entry[right] && this.#isUsable(entry));
+    return found.sort(byId)[0] ?? null;
   }
 
   #isUsable(entry: RegistrationEntry): boolean {
@@ -246,10 +254,11 @@ export class Registry {
   /** Takes out what expired; what was issued stays in the journal for a while after. */
   async prune(): Promise<void> {
     const now = this.#clock.now();
-    for (const { id, expiresAtMs } of this.entries()) {
-      if (expiresAtMs !== null && expiresAtMs <= now) {
-        await this.deleteEntry(id);
-      }
+    const expired = [...this.#records.entries.values()].filter(
+      ({ expiresAtMs }) => expiresAtMs !== null && expiresAtMs <= now,
+    );
+    for (const { id } of expired) {
+      await this.deleteEntry(id);
     }
     // An expired token is kept for a while: who comes with it is told that it expired, not that there was none.
     await this.#store.joinTokens.prune(now - TOKEN_GRACE_MS);

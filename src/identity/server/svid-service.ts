@@ -34,12 +34,11 @@ export function svidService(registry: Registry, issuer: Issuer, bundles: Bundles
         throw new EveryhopError("invalid-argument", "missing parameters");
       }
       await context.take(params.length);
-      const entries = authorized(registry, context);
       // Together, not one after the other: the journal writes the whole batch at once.
       const results = await Promise.all(
         params.map(async ({ entryId, csr }) => {
           try {
-            const entry = find(entries, entryId);
+            const entry = authorized(registry, context, entryId);
             return { status: OK_STATUS, svid: x509ToWire(await issuer.x509ForEntry(entry, csr), entry.hint) };
           } catch (error) {
             return { status: itemStatus(error) };
@@ -49,7 +48,7 @@ export function svidService(registry: Registry, issuer: Issuer, bundles: Bundles
       return { results };
     },
     async newJWTSVID({ entryId, audience }, context) {
-      const entry = find(authorized(registry, context), entryId);
+      const entry = authorized(registry, context, entryId);
       const options = { ttlMs: entry.jwtSvidTtlMs, includeJwtId: entry.jwtSvidIncludeJti };
       return { svid: jwtToWire(await issuer.jwt(entry.spiffeId, audience, entry.id, options), entry.hint) };
     },
@@ -65,17 +64,13 @@ export function svidService(registry: Registry, issuer: Issuer, bundles: Bundles
   };
 }
 
-function authorized(registry: Registry, { node }: CallContext): ReadonlyMap<string, RegistrationEntry> {
-  const entries = node === null ? [] : registry.authorizedEntries(node.id);
-  return new Map(entries.map((entry) => [entry.id, entry]));
-}
-
-function find(entries: ReadonlyMap<string, RegistrationEntry>, id: string): RegistrationEntry {
+/** Errors: `invalid-argument`, `not-found`. */
+function authorized(registry: Registry, { node }: CallContext, id: string): RegistrationEntry {
   if (id === "") {
     throw new EveryhopError("invalid-argument", "missing entry ID");
   }
-  const entry = entries.get(id);
-  if (entry === undefined) {
+  const entry = node === null ? null : registry.authorizedEntry(node.id, id);
+  if (entry === null) {
     throw new EveryhopError("not-found", "entry not found or not authorized");
   }
   return entry;

@@ -84,25 +84,48 @@ function toRow(entry: RegistrationEntry): Tables["entries"] {
   };
 }
 
+/** Texts that many entries have in common, each kept once. Cleared when it has grown: nothing is lost but memory. */
+const common = new Map<string, string>();
+const MAX_COMMON = 50_000;
+
+function shared<T extends string>(text: T): T {
+  const known = common.get(text);
+  if (known !== undefined) {
+    return known as T;
+  }
+  if (common.size >= MAX_COMMON) {
+    common.clear();
+  }
+  common.set(text, text);
+  return text;
+}
+
+const EMPTY: readonly never[] = Object.freeze([]);
+const NO_LABELS: Labels = Object.freeze({});
+
+function listOf<T extends string>(json: string): readonly T[] {
+  return json === "[]" ? EMPTY : (JSON.parse(json) as T[]).map(shared);
+}
+
 function fromRow(row: Selectable<Tables["entries"]>): RegistrationEntry {
   return {
     id: row.id,
     spiffeId: row.spiffe_id as SpiffeId,
-    parentId: row.parent_id as SpiffeId,
-    selectors: JSON.parse(row.selectors) as Selector[],
+    parentId: shared(row.parent_id as SpiffeId),
+    selectors: listOf<Selector>(row.selectors),
     x509SvidTtlMs: row.x509_svid_ttl_ms,
     jwtSvidTtlMs: row.jwt_svid_ttl_ms,
-    federatesWith: JSON.parse(row.federates_with) as TrustDomain[],
+    federatesWith: listOf<TrustDomain>(row.federates_with),
     admin: row.admin === 1,
     downstream: row.downstream === 1,
     expiresAtMs: row.expires_at,
-    dnsNames: JSON.parse(row.dns_names) as string[],
+    dnsNames: listOf(row.dns_names),
     revision: row.revision,
     storeSvid: row.store_svid === 1,
     hint: row.hint,
     createdAtMs: row.created_at,
     disableX509SvidPrefetch: row.disable_x509_svid_prefetch === 1,
     jwtSvidIncludeJti: row.jwt_svid_include_jti === 1,
-    labels: JSON.parse(row.labels) as Labels,
+    labels: row.labels === "{}" ? NO_LABELS : (JSON.parse(row.labels) as Labels),
   };
 }
