@@ -78,6 +78,7 @@ export function memoryIdentities(known: readonly IssuedIdentity[] = []): Identit
       kills.set(kills.value.filter((kill) => kill !== there));
       return there;
     },
+    isRegistered: (id) => known.some(({ spiffeId }) => spiffeId === id),
     known: async () => known,
   };
 }

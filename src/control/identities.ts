@@ -12,7 +12,9 @@ export interface Identities {
   kill(id: SpiffeId): Promise<KilledIdentity>;
   /** Undoes it; the order that was in force, or null where there was none. */
   restore(id: SpiffeId): Promise<KilledIdentity | null>;
-  /** Every identity that has a registration entry or an SVID not yet expired. */
+  /** Whether a registration entry gives `id` to somebody: an answer from memory. */
+  isRegistered(id: SpiffeId): boolean;
+  /** Every identity that has a registration entry or an SVID not yet expired. Reads the journal: not for what is urgent. */
   known(): Promise<readonly IssuedIdentity[]>;
 }
 

@@ -99,7 +99,8 @@ export class KillSwitch {
   async #known(id: SpiffeId): Promise<void> {
     const { identities, push, trustDomain } = this.#options;
     const known = new Set<string>(push.world.services.map((service) => serviceId(service, trustDomain)));
-    if (known.has(id)) {
+    // What most are is answered without reading the journal: an order is urgent.
+    if (known.has(id) || identities.isRegistered(id)) {
       return;
     }
     for (const { spiffeId } of await identities.known()) {

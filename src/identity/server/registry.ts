@@ -196,6 +196,13 @@ export class Registry {
     return !expired && !this.#records.kills.has(entry.spiffeId);
   }
 
+  isRegistered(id: SpiffeId): boolean {
+    for (const _ of this.#records.entries.ofSpiffeId(id)) {
+      return true;
+    }
+    return false;
+  }
+
   isKilled(id: SpiffeId): boolean {
     return this.#records.kills.has(id);
   }

@@ -45,18 +45,18 @@ export const ORDER: Order = {
   },
   async end(db, changes) {
     const position = changes.at(-1)?.revision ?? 0;
-    await db
-      .insertInto("changes")
-      .values(changes.map(({ revision, kind, id }) => ({ position: revision, kind, record: id })))
-      .execute();
-    await db.updateTable("counters").set({ value: position }).where("name", "=", CHANGES).execute();
+    const rows = changes.map(({ revision, kind, id }) => sql`(${sql.lit(revision)}, ${kind}, ${id})`);
+    // One statement: everybody else who writes waits for each exchange with the database.
+    await sql`
+      with log as (insert into changes (position, kind, record) values ${sql.join(rows)}),
+        moved as (update counters set value = ${sql.lit(position)} where name = ${CHANGES})
+      select pg_notify(${CHANNEL}, ${String(position)})`.execute(db);
     if (Math.floor(position / PRUNE_EVERY) > Math.floor((position - changes.length) / PRUNE_EVERY)) {
       await db
         .deleteFrom("changes")
         .where("position", "<=", position - KEPT)
         .execute();
     }
-    await sql`select pg_notify(${CHANNEL}, ${String(position)})`.execute(db);
   },
 };
 
