@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { EveryhopError } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
 import { startServer } from "../run/server.ts";
 import { checkServer } from "../run/server-check.ts";
@@ -6,12 +7,16 @@ import { readServerFile, type ServerConfig } from "../run/server-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
 import { formatIssueForPeople, logFindings, note, print, printJson } from "./ui.ts";
 
-export interface ServerProcessOptions {
-  readonly config: string;
+interface Options {
+  readonly config?: string;
   readonly check?: boolean;
   readonly expandEnv?: boolean;
   readonly exitWithStdin?: boolean;
   readonly json?: boolean;
+}
+
+export interface ServerProcessOptions extends Options {
+  readonly config: string;
   /** What the command line says instead of the file. */
   readonly override?: (config: ServerConfig) => ServerConfig;
 }
@@ -20,7 +25,8 @@ export function define(program: Command): void {
   program
     .command("server")
     .description("the control plane: attests agents, issues identities, distributes policy")
-    .requiredOption("--config <file>", "configuration: YAML, or SPIRE's spire-server.conf")
+    .argument("[file...]", "with --check: more to check, configurations and the Kubernetes manifests that deploy them")
+    .option("--config <file>", "configuration: YAML, or SPIRE's spire-server.conf")
     .option("--check", "read the configuration, print findings and exit")
     .option("--expand-env", "in a configuration of SPIRE's: replace $NAME by the environment's")
     .option("--exit-with-stdin", "end when standard input closes (the supervisor died)")
@@ -31,7 +37,7 @@ export function define(program: Command): void {
 Examples:
   everyhop server --config server.yaml
   everyhop server --config server.yaml --check
-  everyhop server --config spire-server.conf --check
+  everyhop server --check spire-server.conf statefulset.yaml
 
 A configuration needs little:
   trustDomain: example.com
@@ -41,11 +47,17 @@ A configuration needs little:
     .action(run);
 }
 
-async function run(options: ServerProcessOptions): Promise<void> {
-  if (options.check === true) {
-    check(options);
+async function run(more: readonly string[], options: Options): Promise<void> {
+  const { config } = options;
+  const files = [...(config === undefined ? [] : [config]), ...more];
+  if (options.check === true && files.length > 0) {
+    check(files, options);
+  } else if (config !== undefined && more.length === 0) {
+    await runServer({ ...options, config });
   } else {
-    await runServer(options);
+    throw new EveryhopError("usage", config === undefined ? "`--config FILE` is missing" : "files go with `--check`", {
+      hint: "`everyhop server --help` shows what goes in it",
+    });
   }
 }
 
@@ -67,16 +79,15 @@ export async function runServer(options: ServerProcessOptions): Promise<void> {
   await server.close();
 }
 
-function check(options: ServerProcessOptions): void {
-  const { config, json } = options;
-  const { ok, issues } = checkServer(config, process.cwd(), options);
-  if (json === true) {
+function check(files: readonly string[], options: Options): void {
+  const { ok, issues } = checkServer(files, process.cwd(), options);
+  if (options.json === true) {
     printJson({ ok, issues });
   } else {
     for (const issue of issues) {
       note(formatIssueForPeople(issue));
     }
-    print(`${config}: ${ok ? "ok" : "not valid"}`);
+    print(`${files.join(", ")}: ${ok ? "ok" : "not valid"}`);
   }
   if (!ok) {
     process.exitCode = 2;

@@ -16,6 +16,7 @@ import {
   validate,
 } from "../core/base/validate.ts";
 import { type SpiffeId, sidecarId, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
+import type { TrustSource } from "../identity/agent/bootstrap.ts";
 import { SDS_DEFAULTS, type SdsOptions } from "../identity/agent/sds-secrets.ts";
 import type { Level } from "../io/log.ts";
 import { readConfigFile } from "./config-file.ts";
@@ -38,7 +39,7 @@ export interface AgentConfig {
   readonly joinTokenFile: string | null;
   /** How the node proves itself; null: by a join token. */
   readonly nodeAttestor: NodeAttestorConfig | null;
-  readonly trustBundle: string;
+  readonly trustBundle: TrustSource;
   /** Paths. */
   readonly socket: string;
   readonly brokerSocket: string;
@@ -71,7 +72,11 @@ const SHAPE = object({
   joinToken: optional(string({ pattern: /^[A-Za-z0-9._-]{1,255}$/, what: "a join token" })),
   joinTokenFile: optional(string({ what: "a file" })),
   nodeAttestor: optional(nodeAttestorShape),
-  trustBundle: required(string({ what: "a PEM file" })),
+  trustBundle: optional(string({ what: "a PEM file" })),
+  trustBundleUrl: optional(string({ pattern: /^https?:\/\/[^\s@]+$/, what: "a URL" })),
+  trustBundleUnixSocket: optional(string({ what: "the path of a socket" })),
+  trustBundleFormat: optional(oneOf("pem", "spiffe")),
+  insecureBootstrap: optional(boolean()),
   socket: optional(string({ what: "the path of a socket" })),
   brokerSocket: optional(string({ what: "the path of a socket" })),
   adminSocket: optional(string({ what: "the path of a socket" })),
@@ -137,6 +142,7 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
   if (cacheKeyFile.startsWith(`${dataDir}/`)) {
     fault("cacheKeyFile", "the key is in the folder whose files it seals", "keep it apart from `dataDir`");
   }
+  const trustBundle = trustSource(given, at, fault);
   if (given.joinToken !== undefined && given.joinTokenFile !== undefined) {
     fault("joinTokenFile", "`joinToken` is given already", "give one of the two");
   }
@@ -168,7 +174,7 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
     joinToken: given.joinToken ?? null,
     joinTokenFile: given.joinTokenFile === undefined ? null : at(given.joinTokenFile),
     nodeAttestor: nodeAttestorConfig(given.nodeAttestor, baseDir),
-    trustBundle: at(given.trustBundle),
+    trustBundle,
     ...sockets,
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],
     workloadAttestors: given.workloadAttestors ?? DEFAULT_WORKLOAD_ATTESTORS,
@@ -178,6 +184,29 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
     logLevel: given.logLevel ?? "info",
   };
   return { config, findings };
+}
+
+type Given = NonNullable<ReturnType<typeof SHAPE.read>>;
+
+/** What the server is trusted by at first: one of three. The format is seen from the text itself. */
+function trustSource(
+  given: Given,
+  at: (path: string) => string,
+  fault: (path: string, message: string, hint: string) => void,
+): TrustSource {
+  const { trustBundle: file, trustBundleUrl: url, trustBundleUnixSocket: socket, insecureBootstrap = false } = given;
+  const sources = [file !== undefined, url !== undefined, insecureBootstrap].filter(Boolean).length;
+  const choice = "give one of `trustBundle`, `trustBundleUrl` and `insecureBootstrap: true`";
+  if (sources !== 1) {
+    fault("trustBundle", sources === 0 ? "`trustBundle` is missing" : "more than one says what to trust", choice);
+  }
+  if (url?.startsWith("http:") === true && socket === undefined) {
+    fault("trustBundleUrl", `\`${url}\` is not https`, "whoever is on the way could change it");
+  }
+  if (url !== undefined) {
+    return { kind: "url", url, socket: socket === undefined ? null : at(socket) };
+  }
+  return file === undefined ? { kind: "server" } : at(file);
 }
 
 /** The configuration alone. */

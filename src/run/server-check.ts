@@ -7,6 +7,7 @@ import { describeWorkload } from "../control/world.ts";
 import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { systemClock } from "../io/clock.ts";
 import { watchFiles } from "../io/watch-files.ts";
+import { keepingOf, manifestIssues, readManifest } from "./manifest-check.ts";
 import { readServerFile, type ServerConfig } from "./server-config.ts";
 
 export interface ServerCheck {
@@ -16,15 +17,24 @@ export interface ServerCheck {
 }
 
 /**
- * The faults of the file and of the policies it names, and findings on what is legal and hardly meant; files in them are
- * written relative to `baseDir`. Errors: `file-missing`.
+ * The faults of configurations and of the policies they name, and findings on what is legal and hardly meant, also in Kubernetes
+ * manifests that deploy a server; files in them are written relative to `baseDir`. Errors: `file-missing`.
  */
 export function checkServer(
-  file: string,
+  files: string | readonly string[],
   baseDir: string,
   options: { readonly expandEnv?: boolean | undefined } = {},
 ): ServerCheck {
-  const issues = issuesOf(file, baseDir, options);
+  const all = typeof files === "string" ? [files] : files;
+  const manifests = all.map((file) => readManifest(file));
+  const configs = all.filter((_, index) => manifests[index] === null);
+  const issues = [
+    ...configs.flatMap((file) => issuesOf(file, baseDir, options)),
+    ...manifestIssues(
+      manifests.flatMap((documents) => documents ?? []),
+      keepingOf(configs),
+    ),
+  ];
   return { ok: issues.every(({ severity }) => severity !== "error"), issues };
 }
 

@@ -14,6 +14,7 @@ import type { MakeProof } from "../attest/node/proof.ts";
 import type { WorkloadAttestor } from "../attest/workload/attest.ts";
 import { serveAgentAdmin } from "./admin.ts";
 import { type AttestorTally, ProcessWatch } from "./attested.ts";
+import type { TrustSource } from "./bootstrap.ts";
 import { type KubeObjectsOptions, serveBroker } from "./broker.ts";
 import { IdentityCache } from "./cache.ts";
 import { Callers } from "./callers.ts";
@@ -43,8 +44,8 @@ export interface AgentOptions {
   readonly joinToken: string | null;
   /** How else the node proves itself, at the start and again whenever it has to. */
   readonly prove?: MakeProof | null;
-  /** PEM file of the server's authorities. */
-  readonly trustBundle: string;
+  /** What the server is trusted by at first: a PEM file, as a path, or another source. */
+  readonly trustBundle: TrustSource;
   /** Workload API. */
   readonly socket: string;
   readonly brokerSocket: string;

@@ -1,6 +1,7 @@
 /** The agent's own SVID, and the bundle it trusts the server by, across restarts. */
 import { readFile, stat } from "node:fs/promises";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { parseBundle } from "../../core/spiffe/bundle.ts";
 import { parseSpiffeId, type TrustDomain, trustDomainOf } from "../../core/spiffe/id.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import { identityOf } from "../../core/spiffe/x509-svid.ts";
@@ -74,21 +75,32 @@ export async function saveAuthorities(keys: KeyStore, trusted: TrustedAuthoritie
  * What to trust the server by: the bundle saved at the last sync, or the operator's file where that is newer (the way to bring
  * back an agent that slept through a change of authorities). Errors: `file-missing`, `config-invalid`.
  */
-export async function loadAuthorities(keys: KeyStore, file: string): Promise<TrustedAuthorities> {
-  const stored = (await readJson(keys, BUNDLE_NAME)) as { authorities?: unknown; savedAtMs?: unknown } | null;
-  const saved =
-    stored !== null && isBase64List(stored.authorities) && typeof stored.savedAtMs === "number"
-      ? { authorities: stored.authorities.map(fromBase64), savedAtMs: stored.savedAtMs }
-      : null;
+export async function loadAuthorities(
+  keys: KeyStore,
+  file: string,
+  trustDomain: TrustDomain,
+): Promise<TrustedAuthorities> {
+  const saved = await savedAuthorities(keys);
   const changed = await stat(file).catch(() => null);
-  if (saved !== null && saved.authorities.length > 0 && (changed === null || changed.mtimeMs <= saved.savedAtMs)) {
+  if (saved !== null && (changed === null || changed.mtimeMs <= saved.savedAtMs)) {
     return saved;
   }
-  return { authorities: await readTrustBundle(file), savedAtMs: changed?.mtimeMs ?? 0 };
+  return { authorities: await readTrustBundle(file, trustDomain), savedAtMs: changed?.mtimeMs ?? 0 };
 }
 
-/** The authorities in a PEM file. Errors: `file-missing`, `config-invalid`. */
-export async function readTrustBundle(file: string): Promise<readonly Uint8Array[]> {
+/** Those of the last sync; null where there was none. */
+export async function savedAuthorities(keys: KeyStore): Promise<TrustedAuthorities | null> {
+  const stored = (await readJson(keys, BUNDLE_NAME)) as { authorities?: unknown; savedAtMs?: unknown } | null;
+  return stored !== null &&
+    isBase64List(stored.authorities) &&
+    stored.authorities.length > 0 &&
+    typeof stored.savedAtMs === "number"
+    ? { authorities: stored.authorities.map(fromBase64), savedAtMs: stored.savedAtMs }
+    : null;
+}
+
+/** The authorities in a file, PEM or SPIFFE's JSON. Errors: `file-missing`, `config-invalid`. */
+async function readTrustBundle(file: string, trustDomain: TrustDomain): Promise<readonly Uint8Array[]> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
@@ -98,13 +110,22 @@ export async function readTrustBundle(file: string): Promise<readonly Uint8Array
       cause: error,
     });
   }
+  return authoritiesOfText(text, file, trustDomain);
+}
+
+/** Errors: `config-invalid`, with `name` as where it stands. */
+export function authoritiesOfText(text: string, name: string, trustDomain: TrustDomain): readonly Uint8Array[] {
   try {
-    const authorities = certificatesFromPem(text);
+    const isJson = text.trimStart().startsWith("{");
+    const authorities = isJson ? parseBundle(trustDomain, text).x509Authorities : certificatesFromPem(text);
     authorities.forEach(parseCertificate);
+    if (authorities.length === 0) {
+      throw new Error("it has no certificates");
+    }
     return authorities;
   } catch (error) {
-    throw new EveryhopError("config-invalid", `\`${file}\` is no trust bundle: ${(error as Error).message}`, {
-      hint: "it has to hold the server's CA certificates as PEM: `everyhop bundle show --format pem`",
+    throw new EveryhopError("config-invalid", `\`${name}\` is no trust bundle: ${(error as Error).message}`, {
+      hint: "it has to hold the server's CA certificates: `everyhop bundle show --format pem`, or `--format spiffe`",
       cause: error,
     });
   }

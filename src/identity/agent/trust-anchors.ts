@@ -1,20 +1,17 @@
 import { Cell } from "../../core/base/cell.ts";
-import type { Clock } from "../../core/base/clock.ts";
 import type { KeyStore } from "../../io/keys.ts";
-import type { Log } from "../../io/log.ts";
+import { type BootstrapOptions, bootstrapAuthorities, type TrustSource } from "./bootstrap.ts";
 import type { IdentityCache } from "./cache.ts";
-import { loadAuthorities, saveAuthorities } from "./own-identity.ts";
+import { loadAuthorities, saveAuthorities, savedAuthorities, type TrustedAuthorities } from "./own-identity.ts";
 
-interface TrustOptions {
-  /** PEM file of the server's authorities. */
-  readonly trustBundle: string;
-  readonly clock: Clock;
-  readonly log: Log;
+interface TrustOptions extends BootstrapOptions {
+  readonly trustBundle: TrustSource;
 }
 
 /** What the server is trusted by: kept as its bundle is, and saved for the next start. */
-export async function trustAnchors({ trustBundle, clock, log }: TrustOptions, keys: KeyStore) {
-  let trusted = await loadAuthorities(keys, trustBundle);
+export async function trustAnchors(options: TrustOptions, keys: KeyStore) {
+  const { trustBundle, trustDomain, clock, log } = options;
+  let trusted = await firstAuthorities(options, keys);
   const authorities = new Cell(trusted.authorities);
   let saved: Promise<void> = Promise.resolve();
   return {
@@ -32,8 +29,11 @@ export async function trustAnchors({ trustBundle, clock, log }: TrustOptions, ke
     /** What was learned is on disk. */
     settled: () => saved,
     async refresh() {
+      if (typeof trustBundle !== "string") {
+        return;
+      }
       try {
-        const now = await loadAuthorities(keys, trustBundle);
+        const now = await loadAuthorities(keys, trustBundle, trustDomain);
         if (now.savedAtMs > trusted.savedAtMs) {
           trusted = now;
           authorities.set(now.authorities);
@@ -44,6 +44,21 @@ export async function trustAnchors({ trustBundle, clock, log }: TrustOptions, ke
       }
     },
   };
+}
+
+async function firstAuthorities(options: TrustOptions, keys: KeyStore): Promise<TrustedAuthorities> {
+  const { trustBundle, trustDomain, clock } = options;
+  if (typeof trustBundle === "string") {
+    return loadAuthorities(keys, trustBundle, trustDomain);
+  }
+  const saved = await savedAuthorities(keys);
+  if (saved !== null) {
+    return saved;
+  }
+  const first = { authorities: await bootstrapAuthorities(trustBundle, options), savedAtMs: clock.now() };
+  // Held to from here on, be it that the agent ends before its first sync.
+  await saveAuthorities(keys, first);
+  return first;
 }
 
 /** Tells of the own trust domain's authorities whenever they are others. */

@@ -46,6 +46,7 @@ plugins {
   NodeAttestor "join_token" { plugin_data {} }
   KeyManager "disk" { plugin_data { directory = "/var/lib/spire" } }
   WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
+  WorkloadAttestor "k8s" { plugin_data { skip_kubelet_verification = true node_name_env = "MY_NODE_NAME" } }
 }
 telemetry { Prometheus { host = "127.0.0.1" port = 9989 } }
 health_checks { listener_enabled = true bind_port = 8091 }
@@ -58,6 +59,9 @@ health_checks { listener_enabled = true bind_port = 8091 }
   assert.equal(config.brokerSocket, "/run/spire/broker.sock");
   assert.deepEqual(config.brokers, ["spiffe://example.org/ztunnel"]);
   assert.equal(config.joinTokenFile, "/etc/spire/token");
+  const { unix, k8s } = config.workloadAttestors;
+  assert.deepEqual(unix, { discoverWorkloadPath: true });
+  assert.deepEqual(k8s, { skipKubeletVerification: true, nodeNameEnv: "MY_NODE_NAME" });
   assert.equal(config.metrics, "127.0.0.1:9989");
   assert.equal(config.health?.listen.port, 8091);
   assert.equal(config.logLevel, "debug");
@@ -120,6 +124,23 @@ plugins {
     findings.map(({ severity, message }) => `${severity}: ${message.slice(0, 31)}`),
     ["info: containers of rootless Podman g"],
   );
+});
+
+test("what the server is trusted by at first", (t) => {
+  const least = LEAST.replace(/ trust_bundle_path.*\n/, "");
+  assert.deepEqual(read(t, `agent {\n ${least} insecure_bootstrap = true }`).config.trustBundle, { kind: "server" });
+  const url = 'trust_bundle_url = "https://example.org/bundle" trust_bundle_format = "spiffe"';
+  const source = { kind: "url", url: "https://example.org/bundle", socket: null };
+  assert.deepEqual(read(t, `agent {\n ${least} ${url} }`).config.trustBundle, source);
+  const plain = 'trust_bundle_url = "http://local/bundle" trust_bundle_unix_socket = "/run/b.sock"';
+  const local = { kind: "url", url: "http://local/bundle", socket: "/run/b.sock" };
+  assert.deepEqual(read(t, `agent {\n ${least} ${plain} }`).config.trustBundle, local);
+  assert.match(
+    faults(t, `agent {\n ${least} trust_bundle_url = "http://example.org/b" }`)[0]?.message ?? "",
+    /not https/,
+  );
+  assert.match(faults(t, `agent {\n ${least} }`)[0]?.hint ?? "", /insecureBootstrap/);
+  assert.match(faults(t, `agent {\n ${LEAST} insecure_bootstrap = true }`)[0]?.message ?? "", /more than one/);
 });
 
 test("what SPIRE has where nothing is said", (t) => {
