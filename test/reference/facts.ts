@@ -122,7 +122,8 @@ function targetOf({ path, host }: { readonly path?: string; readonly host?: stri
 export function factsOf(line: Given, mode: Parameters<typeof normalizeSlowly>[1]): Facts | null {
   const { source, destination, request } = line;
   const headers = headersOf(line, source?.remoteIp ?? null);
-  const target = targetOf(request ?? {});
+  const host = request?.host?.replace(/^[ \t]+|[ \t]+$/g, "");
+  const target = targetOf({ ...request, ...(host === undefined ? {} : { host }) });
   if (target === null) {
     return null;
   }

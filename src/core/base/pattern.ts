@@ -35,25 +35,25 @@ export function matchesPattern(pattern: Pattern, value: string): boolean {
   }
 }
 
-/** Fewer prefixes (or suffixes) than this are compared one by one. */
+/** So many patterns of a form (or fewer) are compared one by one: a table costs more, and more memory to look at. */
 const FEW = 4;
 
 /** A list of patterns of which one must match; a look-up does not grow with them. */
 export class PatternSet {
-  readonly #exact = new Set<string>();
   readonly #few: Pattern[] = [];
+  readonly #exact: ReadonlySet<string> | null;
   readonly #prefixes = new RadixTree();
   readonly #suffixes = new RadixTree(true);
 
   constructor(values: readonly string[]) {
     const patterns = values.map(parsePattern);
+    const exact = patterns.filter((pattern) => pattern.kind === "exact");
     const many = patterns.filter(({ kind }) => kind === "prefix" || kind === "suffix").length > FEW;
+    this.#exact = exact.length > FEW ? new Set(exact.map(({ text }) => text)) : null;
     for (const pattern of patterns) {
-      if (pattern.kind === "exact") {
-        this.#exact.add(pattern.text);
-      } else if (pattern.kind !== "presence" && many) {
+      if (many && (pattern.kind === "prefix" || pattern.kind === "suffix")) {
         (pattern.kind === "prefix" ? this.#prefixes : this.#suffixes).add(pattern.text, 0);
-      } else {
+      } else if (pattern.kind !== "exact" || this.#exact === null) {
         this.#few.push(pattern);
       }
     }
@@ -61,7 +61,7 @@ export class PatternSet {
 
   /** HOT: no allocation. */
   matches(value: string): boolean {
-    if (this.#exact.size > 0 && this.#exact.has(value)) {
+    if (this.#exact !== null && this.#exact.has(value)) {
       return true;
     }
     for (let index = 0; index < this.#few.length; index++) {

@@ -6,6 +6,7 @@ import type { AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Re
 import { RuleIndex } from "./rule-index.ts";
 import { compileRule, type Layer } from "./rules.ts";
 import { selectResources, type WorkloadScope } from "./select.ts";
+import type { Test } from "./tests.ts";
 import { VerdictTable } from "./verdict-table.ts";
 
 export interface MeshScope {
@@ -82,9 +83,10 @@ function compileRules(
   domains: readonly string[],
   meshConfig: MeshConfig,
 ): RuleSets {
+  const shared = new Map<string, Test | null>();
   const rulesOf = (chosen: readonly AuthorizationPolicy[]): RuleIndex => {
     const rules = chosen
-      .flatMap((policy) => policy.rules.map((_, index) => compileRule(policy, index, layer, domains)))
+      .flatMap((policy) => policy.rules.map((_, index) => compileRule(policy, index, layer, domains, shared)))
       .filter((rule) => rule !== null)
       .sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
     return new RuleIndex(rules, layer, domains);

@@ -2,7 +2,7 @@
  * HOT: deciding a request or connection. Order as in Istio's sidecars: CUSTOM, then DENY, then ALLOW; AUDIT never
  * changes the decision, dry-run policies only say what they would have done.
  */
-import { parseIp } from "../base/cidr.ts";
+import { type IpAddress, parseIp } from "../base/cidr.ts";
 import { asciiLower } from "../base/pattern.ts";
 import type { CompiledPolicy, RuleSets } from "./compile.ts";
 import { type HttpFacts, type Peer, type PeerFacts, peerOf } from "./facts.ts";
@@ -49,8 +49,17 @@ export function viewOf(request: HttpFacts, peer: Peer): HttpView {
   view.facts = request;
   view.path = path === null ? null : withoutQuery(path);
   view.host = host === null ? null : asciiLower(host);
-  view.remote = remoteIp === undefined || remoteIp === null ? peer.remote : parseIp(remoteIp);
+  view.remote = remoteIp === undefined || remoteIp === null ? peer.remote : remoteOf(remoteIp, peer);
   return view;
+}
+
+/** One connection mostly tells of one client: its address is parsed once. */
+function remoteOf(text: string, { memory }: Peer): IpAddress | null {
+  if (memory.remoteText !== text) {
+    memory.remoteText = text;
+    memory.remote = parseIp(text);
+  }
+  return memory.remote;
 }
 
 function withoutQuery(path: string): string {

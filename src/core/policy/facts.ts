@@ -54,6 +54,9 @@ export interface PeerMemory {
   of: object | null;
   /** Per list of rules those left open; null where not yet asked. */
   readonly alive: (readonly number[] | null)[];
+  /** The address that its last request told of. */
+  remoteText: string | null;
+  remote: IpAddress | null;
 }
 
 const peers = new WeakMap<PeerFacts, Peer>();
@@ -78,7 +81,7 @@ function preparePeer(facts: PeerFacts): Peer {
     destination: directAddress(facts.destinationIp),
     port: facts.destinationPort,
     sni: facts.sni === null || facts.sni === "" ? null : facts.sni.toLowerCase(),
-    memory: { of: null, alive: [null, null, null, null, null] },
+    memory: { of: null, alive: [null, null, null, null, null], remoteText: null, remote: null },
   };
 }
 

@@ -30,7 +30,7 @@ export function receivedRequest(part: RequestPart, request: DecisionRequest, mes
   if (part.withoutHost || (part.method !== null && !part.http2 && !METHODS.has(part.method))) {
     return null;
   }
-  const target = splitTarget(part.path, part.host);
+  const target = splitTarget(part.path, part.host === null ? null : wireValue(part.host));
   if (target === null) {
     return null;
   }

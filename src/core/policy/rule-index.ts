@@ -5,8 +5,8 @@
 import type { Visitor } from "../base/radix.ts";
 import type { Peer } from "./facts.ts";
 import type { CompiledRule, Field, FieldTest, Layer } from "./rules.ts";
-import { type Key, keyName, keysOf, makeSlot, type Slot } from "./slots.ts";
-import { type HttpView, isPeerAttribute, type TestContext } from "./tests.ts";
+import { type Key, keysOf, makeSlot, type Slot } from "./slots.ts";
+import { type HttpView, isPeerAttribute, type Test, type TestContext } from "./tests.ts";
 
 /** No rule. */
 export const NONE = -1;
@@ -46,7 +46,7 @@ export class RuleIndex implements Visitor {
     for (let index = 0; index < alive.length; index++) {
       const id = alive[index]!;
       const tests = this.#parts[id]!.requestTests;
-      if (tests === null ? matchesRule(this.rules[id]!, peer, request) : matchesAll(tests, peer, request)) {
+      if (tests === null ? matchesRule(this.rules[id]!, peer, request) : allHold(tests, peer, request)) {
         this.#best = id;
         break;
       }
@@ -109,7 +109,7 @@ interface RuleParts {
   readonly to: readonly (readonly FieldTest[])[];
   readonly when: readonly FieldTest[];
   /** What is left to test per request once the connection is open; null where alternatives make that depend. */
-  readonly requestTests: readonly FieldTest[] | null;
+  readonly requestTests: readonly Test[] | null;
 }
 
 function partsOf(rule: CompiledRule, layer: Layer): RuleParts {
@@ -122,7 +122,7 @@ function partsOf(rule: CompiledRule, layer: Layer): RuleParts {
     from: rule.from.map(peerTests),
     to: rule.to.map(peerTests),
     when: peerTests(rule.when),
-    requestTests: isSimple ? all.filter((test) => !ofPeer(test)) : null,
+    requestTests: isSimple ? all.filter((each) => !ofPeer(each)).map(({ test }) => test) : null,
   };
 }
 
@@ -136,35 +136,52 @@ interface Access {
   readonly cost: number;
 }
 
+/** The keys of each field, and how many rules ask for each. */
+interface KeyCensus {
+  readonly keys: ReadonlyMap<Field, readonly Key[] | null>;
+  readonly frequency: ReadonlyMap<string, number>;
+}
+
+function countKeys(rules: readonly CompiledRule[], trustDomains: readonly string[]): KeyCensus {
+  const frequency = new Map<string, number>();
+  const keys = new Map<Field, readonly Key[] | null>();
+  const count = (fields: readonly Field[], context: TestContext): void => {
+    for (const field of fields) {
+      const found = keysOf(field, context);
+      keys.set(field, found);
+      for (const { name } of found ?? []) {
+        frequency.set(name, (frequency.get(name) ?? 0) + 1);
+      }
+    }
+  };
+  for (const { policy, from, to, when } of rules) {
+    const context: TestContext = { policyNamespace: policy.namespace, trustDomains };
+    for (const fields of [...from, ...to, when]) {
+      count(fields, context);
+    }
+  }
+  return { keys, frequency };
+}
+
 function fileRules(rules: readonly CompiledRule[], layer: Layer, trustDomains: readonly string[]) {
   const slots = new Map<string, Slot>();
   const rest: number[] = [];
-  const frequency = new Map<string, number>();
-  const keysByField = new Map<Field, readonly Key[] | null>();
-  if (rules.length >= FEW) {
-    for (const rule of rules) {
-      const context: TestContext = { policyNamespace: rule.policy.namespace, trustDomains };
-      for (const field of [...rule.from.flat(), ...rule.to.flat(), ...rule.when]) {
-        const keys = keysOf(field, context);
-        keysByField.set(field, keys);
-        for (const key of keys ?? []) {
-          frequency.set(keyName(key), (frequency.get(keyName(key)) ?? 0) + 1);
-        }
-      }
-    }
-  }
+  const census = countKeys(rules.length >= FEW ? rules : [], trustDomains);
   for (const [id, rule] of rules.entries()) {
-    const access = bestAccess(rule, keysByField, frequency, layer);
+    const access = bestAccess(rule, census, layer);
     if (access === null) {
       rest.push(id);
       continue;
     }
     const filed = new Set<string>();
     for (const { key, field } of access.keys) {
-      if (!filed.has(keyName(key))) {
-        filed.add(keyName(key));
-        const slot = slots.get(key.slot) ?? makeSlot(field, layer === "http");
-        slots.set(key.slot, slot);
+      if (!filed.has(key.name)) {
+        filed.add(key.name);
+        let slot = slots.get(key.slot);
+        if (slot === undefined) {
+          slot = makeSlot(field, layer === "http");
+          slots.set(key.slot, slot);
+        }
         slot.add(key, id);
       }
     }
@@ -172,35 +189,38 @@ function fileRules(rules: readonly CompiledRule[], layer: Layer, trustDomains: r
   return { slots: [...slots.values()], rest };
 }
 
-function bestAccess(
-  rule: CompiledRule,
-  keysByField: ReadonlyMap<Field, readonly Key[] | null>,
-  frequency: ReadonlyMap<string, number>,
-  layer: Layer,
-): Access | null {
+const cheaper = (a: Access | null, b: Access | null): Access | null =>
+  a === null || (b !== null && b.cost < a.cost) ? b : a;
+
+function bestAccess(rule: CompiledRule, census: KeyCensus, layer: Layer): Access | null {
   const ofField = (field: Field): Access | null => {
-    const keys = keysByField.get(field) ?? null;
+    const keys = census.keys.get(field) ?? null;
     if (keys === null) {
       return null;
     }
-    const cost = keys.reduce((most, key) => Math.max(most, frequency.get(keyName(key)) ?? 1), 0);
     // Of two that are as rare, what the connection brings is cheaper: it is looked up once.
-    const perRequest = isPeerAttribute(field.attribute, layer === "http") ? 0 : 0.5;
-    return { keys: keys.map((key) => ({ key, field })), cost: cost + perRequest };
+    let cost = 0;
+    for (const { name } of keys) {
+      cost = Math.max(cost, census.frequency.get(name) ?? 1);
+    }
+    cost += isPeerAttribute(field.attribute, layer === "http") ? 0 : 0.5;
+    return { keys: keys.map((key) => ({ key, field })), cost };
   };
-  const cheapest = (options: readonly (Access | null)[]): Access | null =>
-    options.reduce(
-      (best, option) => (option !== null && (best === null || option.cost < best.cost) ? option : best),
-      null,
-    );
+  const cheapest = (fields: readonly Field[]): Access | null =>
+    fields.reduce<Access | null>((best, field) => cheaper(best, ofField(field)), null);
   /** Every alternative has to have a key. */
   const ofAlternatives = (alternatives: readonly (readonly FieldTest[])[]): Access | null => {
-    const each = alternatives.map((fields) => cheapest(fields.map(ofField)));
-    return each.length === 0 || each.some((access) => access === null)
-      ? null
-      : (each as Access[]).reduce((a, b) => ({ keys: [...a.keys, ...b.keys], cost: Math.max(a.cost, b.cost) }));
+    let all: Access | null = null;
+    for (const fields of alternatives) {
+      const access = cheapest(fields);
+      if (access === null) {
+        return null;
+      }
+      all = all === null ? access : { keys: [...all.keys, ...access.keys], cost: Math.max(all.cost, access.cost) };
+    }
+    return all;
   };
-  return cheapest([ofAlternatives(rule.from), ofAlternatives(rule.to), ...rule.when.map(ofField)]);
+  return cheaper(cheaper(ofAlternatives(rule.from), ofAlternatives(rule.to)), cheapest(rule.when));
 }
 
 /** HOT. */
@@ -225,6 +245,16 @@ function matchesAny(alternatives: readonly (readonly FieldTest[])[], peer: Peer,
 function matchesAll(tests: readonly FieldTest[], peer: Peer, request: HttpView | null): boolean {
   for (let index = 0; index < tests.length; index++) {
     if (!tests[index]!.test(peer, request)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/** HOT. */
+function allHold(tests: readonly Test[], peer: Peer, request: HttpView | null): boolean {
+  for (let index = 0; index < tests.length; index++) {
+    if (!tests[index]!(peer, request)) {
       return false;
     }
   }

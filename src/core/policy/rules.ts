@@ -42,12 +42,17 @@ export function compileRule(
   rule: number,
   layer: Layer,
   trustDomains: readonly string[],
+  shared?: TestContext["shared"],
 ): CompiledRule | null {
   const given = policy.rules[rule];
   if (given === undefined) {
     return null;
   }
-  const context: TestContext = { policyNamespace: policy.namespace, trustDomains };
+  const context: TestContext = {
+    policyNamespace: policy.namespace,
+    trustDomains,
+    ...(shared === undefined ? {} : { shared }),
+  };
   const fields = ruleFields(given);
   let dropped = false;
   const compile = (each: readonly Field[]): FieldTest[] =>
@@ -98,9 +103,27 @@ function conditionFields(condition: Condition): Field[] {
 }
 
 export function compileField(field: Field, context: TestContext): FieldTest | null {
-  const test = compileTest(field.attribute, field.values, context);
-  if (test === null) {
-    return null;
+  const { shared } = context;
+  const name = shared === undefined || field.values.length > MOST_SHARED ? null : testName(field, context);
+  const known = name === null ? undefined : shared?.get(name);
+  const test = known === undefined ? makeTest(field, context) : known;
+  if (name !== null && known === undefined) {
+    shared?.set(name, test);
   }
-  return { ...field, test: field.negated ? (peer, request) => !test(peer, request) : test };
+  return test === null ? null : { ...field, test };
+}
+
+/** Long lists are hardly written twice. */
+const MOST_SHARED = 8;
+
+/** Equal for fields that ask for the same. */
+function testName({ attribute, negated, values }: Field, { policyNamespace }: TestContext): string {
+  const what = attribute.kind === "header" ? attribute.name : attribute.kind === "claim" ? attribute.path?.join("\0") : "";
+  const where = attribute.kind === "source.serviceAccount" ? policyNamespace : "";
+  return `${attribute.kind}\0${what}\0${where}\0${negated}\0${values.join("\0")}`;
+}
+
+function makeTest({ attribute, values, negated }: Field, context: TestContext): Test | null {
+  const test = compileTest(attribute, values, context);
+  return test === null || !negated ? test : (peer, request) => !test(peer, request);
 }

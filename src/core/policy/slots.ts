@@ -18,14 +18,23 @@ import { expandPrincipals, expandTrustDomains } from "./trust-domain.ts";
 
 type TextKey = Exclude<Pattern, { readonly kind: "presence" }>;
 
-export type Key = { readonly slot: string } & ({ readonly pattern: TextKey } | { readonly block: Cidr });
-
 /** Equal keys have equal names. */
-export function keyName(key: Key): string {
-  return "pattern" in key
-    ? `${key.slot} ${key.pattern.kind} ${key.pattern.text}`
-    : `${key.slot} ${key.block.words.join(".")}/${key.block.prefixLength}`;
-}
+export type Key = { readonly slot: string; readonly name: string } & (
+  | { readonly pattern: TextKey }
+  | { readonly block: Cidr }
+);
+
+const patternKey = (slot: string, pattern: TextKey): Key => ({
+  slot,
+  name: `${slot} ${pattern.kind} ${pattern.text}`,
+  pattern,
+});
+
+const blockKey = (slot: string, block: Cidr): Key => ({
+  slot,
+  name: `${slot} ${block.words.join(".")}/${block.prefixLength}`,
+  block,
+});
 
 /**
  * The keys of a field: whatever meets it has one of them. Null where there are none (negations, presence, wildcards that
@@ -36,11 +45,25 @@ export function keysOf(field: Field, context: TestContext): readonly Key[] | nul
     return null;
   }
   const slot = slotName(field);
-  const keys = keyPatterns(field, context)?.map((pattern): Key | null =>
-    pattern === null || pattern.kind === "presence" ? null : { slot, pattern },
-  );
-  const blocks = keys ?? keyBlocks(field)?.map((block): Key | null => (block === null ? null : { slot, block }));
-  return blocks === undefined || blocks.some((key) => key === null) ? null : (blocks as Key[]);
+  const patterns = keyPatterns(field, context);
+  const keys: Key[] = [];
+  for (const pattern of patterns ?? []) {
+    if (pattern === null || pattern.kind === "presence") {
+      return null;
+    }
+    keys.push(patternKey(slot, pattern));
+  }
+  if (patterns !== undefined) {
+    return keys;
+  }
+  const blocks = keyBlocks(field);
+  for (const block of blocks ?? []) {
+    if (block === null) {
+      return null;
+    }
+    keys.push(blockKey(slot, block));
+  }
+  return blocks === undefined ? null : keys;
 }
 
 function slotName({ attribute }: Field): string {

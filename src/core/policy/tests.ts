@@ -4,7 +4,7 @@
  */
 import { type IpAddress, parseCidr } from "../base/cidr.ts";
 import { CidrTable } from "../base/cidr-table.ts";
-import { asciiLower, PatternSet, parsePattern, toWire } from "../base/pattern.ts";
+import { asciiLower, matchesPattern, PatternSet, parsePattern, toWire } from "../base/pattern.ts";
 import { matchesClaim, RequestPrincipalSet } from "./claims.ts";
 import type { ConditionAttribute } from "./condition-key.ts";
 import type { HttpFacts, Peer } from "./facts.ts";
@@ -29,6 +29,8 @@ export interface TestContext {
   readonly policyNamespace: string;
   /** The mesh's own trust domain, then its aliases. */
   readonly trustDomains: readonly string[];
+  /** Tests made already, for rules that ask for the same. */
+  readonly shared?: Map<string, Test | null>;
 }
 
 /** An attribute of a connection or request that a rule can ask for. */
@@ -111,7 +113,16 @@ export function compileTest(attribute: Attribute, values: readonly string[], con
 
 type Matcher = (value: string) => boolean;
 
+/** HOT: one pattern is most lists; comparing it alone is what memory is touched least for. */
 function patternMatcher(values: readonly string[]): Matcher {
+  const [only] = values.length === 1 ? values.map(parsePattern) : [];
+  if (only?.kind === "exact") {
+    const { text } = only;
+    return (value) => value === text;
+  }
+  if (only !== undefined) {
+    return (value) => matchesPattern(only, value);
+  }
   const patterns = new PatternSet(values);
   return (value) => patterns.matches(value);
 }

@@ -39,12 +39,15 @@ const MAX_KEPT = 4_096;
 export class VerdictTable {
   readonly #lists: Lists;
   readonly #layer: Layer;
-  readonly #plain: (VerdictNode | undefined)[][] = [[], [], [], []];
+  /** Per outcome, by rule. Made whole at once: a list that grows in leaps is slow to look into. */
+  readonly #plain: (VerdictNode | undefined)[][];
   #kept = 0;
 
   constructor(lists: Lists, layer: Layer) {
     this.#lists = lists;
     this.#layer = layer;
+    const rules = [0, 0, lists.allow.rules.length, lists.deny.rules.length];
+    this.#plain = rules.map((count) => new Array<VerdictNode | undefined>(count + 1).fill(undefined));
   }
 
   /** HOT: the verdict where no audit, dry-run or CUSTOM policy plays a part. */
