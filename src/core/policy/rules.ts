@@ -118,7 +118,8 @@ const MOST_SHARED = 8;
 
 /** Equal for fields that ask for the same. */
 function testName({ attribute, negated, values }: Field, { policyNamespace }: TestContext): string {
-  const what = attribute.kind === "header" ? attribute.name : attribute.kind === "claim" ? attribute.path?.join("\0") : "";
+  const what =
+    attribute.kind === "header" ? attribute.name : attribute.kind === "claim" ? attribute.path?.join("\0") : "";
   const where = attribute.kind === "source.serviceAccount" ? policyNamespace : "";
   return `${attribute.kind}\0${what}\0${where}\0${negated}\0${values.join("\0")}`;
 }
