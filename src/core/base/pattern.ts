@@ -61,7 +61,7 @@ export class PatternSet {
 
   /** HOT: no allocation. */
   matches(value: string): boolean {
-    if (this.#exact !== null && this.#exact.has(value)) {
+    if (this.#exact?.has(value)) {
       return true;
     }
     for (let index = 0; index < this.#few.length; index++) {

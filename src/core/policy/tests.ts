@@ -178,6 +178,9 @@ function hostTest(values: readonly string[]): Test {
 
 function pathTest(values: readonly string[]): Test {
   const plain = patternMatcher(values.filter((value) => !isTemplate(value)).map(toWire));
+  if (!values.some(isTemplate)) {
+    return (_, request) => request !== null && request.path !== null && plain(request.path);
+  }
   const templates = new TemplateSet(values.filter(isTemplate));
   return (_, request) => {
     const path = request?.path ?? null;
