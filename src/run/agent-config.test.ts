@@ -39,6 +39,8 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
       defaultAllBundlesName: "ALL",
       disableSpiffeCertValidation: false,
     },
+    authorizedDelegates: [],
+    verifiers: {},
     metrics: null,
     health: null,
     logLevel: "info",

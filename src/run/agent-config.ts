@@ -18,6 +18,7 @@ import {
 import { type SpiffeId, sidecarId, type TrustDomain, trustDomainFault } from "../core/spiffe/id.ts";
 import type { TrustSource } from "../identity/agent/bootstrap.ts";
 import { SDS_DEFAULTS, type SdsOptions } from "../identity/agent/sds-secrets.ts";
+import type { VerifierOptions } from "../identity/agent/workload-api.ts";
 import type { Level } from "../io/log.ts";
 import { readConfigFile } from "./config-file.ts";
 import { type NodeAttestorConfig, nodeAttestorConfig, nodeAttestorFaults, nodeAttestorShape } from "./node-attestor.ts";
@@ -48,6 +49,9 @@ export interface AgentConfig {
   readonly workloadAttestors: WorkloadAttestorsConfig;
   /** Names under which Envoy asks for secrets. */
   readonly sds: SdsOptions;
+  /** Who may ask for others' identities on the admin socket. */
+  readonly authorizedDelegates: readonly SpiffeId[];
+  readonly verifiers: VerifierOptions;
   /** `host:port`; null: none are served. */
   readonly metrics: string | null;
   /** Beside the one on `metrics`: SPIRE's health checks. */
@@ -90,6 +94,8 @@ const SHAPE = object({
       disableSpiffeCertValidation: optional(boolean()),
     }),
   ),
+  authorizedDelegates: optional(list(spiffeId)),
+  verifiers: optional(object({ allowUnauthenticated: optional(boolean()), foreignClaims: optional(list(string())) })),
   metrics: optional(hostPort()),
   health: optional(healthShape()),
   logLevel: optional(oneOf("debug", "info", "warn", "error")),
@@ -179,6 +185,8 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],
     workloadAttestors: given.workloadAttestors ?? DEFAULT_WORKLOAD_ATTESTORS,
     sds: { ...SDS_DEFAULTS, ...given.sds },
+    authorizedDelegates: given.authorizedDelegates ?? [],
+    verifiers: given.verifiers ?? {},
     metrics: given.metrics ?? null,
     health: healthConfig(given.health),
     logLevel: given.logLevel ?? "info",

@@ -29,7 +29,7 @@ import { SDS_DEFAULTS, type SdsOptions } from "./sds-secrets.ts";
 import { connectAnyServer } from "./servers.ts";
 import { NodeSync, type SyncState } from "./sync.ts";
 import { followBundle, trustAnchors } from "./trust-anchors.ts";
-import { serveWorkloadApi } from "./workload-api.ts";
+import { serveWorkloadApi, type VerifierOptions } from "./workload-api.ts";
 
 export interface AgentOptions {
   readonly trustDomain: TrustDomain;
@@ -55,6 +55,9 @@ export interface AgentOptions {
   /** Default: brokers name processes alone. */
   readonly kubeObjects?: KubeObjectsOptions | null;
   readonly sds?: SdsOptions;
+  /** Who may ask for others' identities on the admin socket. */
+  readonly authorizedDelegates?: readonly SpiffeId[];
+  readonly verifiers?: VerifierOptions;
   readonly attestors: readonly WorkloadAttestor[];
   readonly clock: Clock;
   readonly random: () => number;
@@ -209,7 +212,7 @@ async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent>
   own.watch(({ svid }) => ownSvid.set(svid));
   const agent = () => ({ spiffeId: own.value.svid.id, expiresAtMs: own.value.svid.notAfter, ...sync.state.value });
   const shared = { cache, processes, jwtSvids, clock, log };
-  const callers = { workload: new Callers(), broker: new Callers() };
+  const callers = { workload: new Callers(), broker: new Callers(), admin: new Callers() };
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
     sync.close();
@@ -224,6 +227,7 @@ async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent>
       denials: new Denials({ cache, agent, clock, log }),
       socket: options.socket,
       sds: options.sds ?? SDS_DEFAULTS,
+      verifiers: options.verifiers ?? {},
     });
     closers.push(() => workloadApi.close());
     const brokers = new Set(options.brokers);
@@ -241,6 +245,10 @@ async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent>
       processes,
       socket: options.adminSocket,
       agent,
+      jwtSvids,
+      callers: callers.admin,
+      delegates: new Set(options.authorizedDelegates),
+      log,
     });
     closers.push(() => admin.close());
     const stopped = ended.finally(close);

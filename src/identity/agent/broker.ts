@@ -191,7 +191,7 @@ class BrokerApi {
         held.release();
       });
     const entries = cache
-      .matching(selectors)
+      .named(selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
     if (entries.length === 0) {
       throw new Ended(notEntitled(held.named));

@@ -99,6 +99,11 @@ export class IdentityCache {
     return (this.#bundles.get(this.trustDomain) as HeldBundle).bundle;
   }
 
+  /** Every bundle, the own trust domain's first. */
+  get heldBundles(): readonly HeldBundle[] {
+    return [...this.#bundles.values()];
+  }
+
   /** Trust domains other than the own of which a bundle is held. */
   get federated(): readonly TrustDomain[] {
     return [...this.#bundles.keys()].filter((name) => name !== this.trustDomain);
@@ -293,6 +298,11 @@ export class IdentityCache {
     );
   }
 
+  /** Those of them that can be told apart: what a workload asks for without an SVID at hand. */
+  named(selectors: readonly Selector[]): readonly RegistrationEntry[] {
+    return withDistinctHints(this.matching(selectors).map((entry) => ({ entry }))).map(({ entry }) => entry);
+  }
+
   #bundlesFor(identities: readonly Identity[]): HeldBundle[] {
     const names = new Set([this.trustDomain, ...identities.flatMap(({ entry }) => entry.federatesWith)]);
     return [...names].flatMap((name) => this.#bundles.get(name) ?? []);
@@ -330,7 +340,7 @@ export class IdentityCache {
 }
 
 /** SPEC: Workload API §5.2.1: a hint comes once; the oldest entry has it, as in SPIRE. */
-function withDistinctHints(identities: readonly Identity[]): readonly Identity[] {
+function withDistinctHints<T extends Pick<Identity, "entry">>(identities: readonly T[]): readonly T[] {
   const hints = new Set<string>();
   return identities.filter(({ entry: { hint } }) => {
     const first = hint === "" || !hints.has(hint);

@@ -41,14 +41,18 @@ export class JwtSvids {
     }
   }
 
-  /** A token of `entry` for `audience`. Rejects as the node API does, unless an older token still serves. */
   async token(entry: RegistrationEntry, audience: readonly string[]): Promise<string> {
+    return (await this.svid(entry, audience)).token;
+  }
+
+  /** A token of `entry` for `audience`. Rejects as the node API does, unless an older token still serves. */
+  async svid(entry: RegistrationEntry, audience: readonly string[]): Promise<NodeJwtSvid> {
     const key = JSON.stringify([entry.id, entry.revision, entry.spiffeId, audience]);
     const now = this.#clock.now();
     const known = this.#tokens.get(key);
     if (known !== undefined && now < known.issuedAtMs + (known.expiresAtMs - known.issuedAtMs) * REUSE) {
       this.#remember(key, known);
-      return known.token;
+      return known;
     }
     try {
       const started = this.#running.get(key) ?? this.#sign(entry.id, audience).finally(() => this.#running.delete(key));
@@ -56,10 +60,10 @@ export class JwtSvids {
       const signed = await started;
       this.#remember(key, signed);
       this.#onNew();
-      return signed.token;
+      return signed;
     } catch (error) {
       if (known !== undefined && now < known.expiresAtMs) {
-        return known.token;
+        return known;
       }
       throw error;
     }

@@ -17,32 +17,24 @@ export type Render = (selectors: readonly Selector[]) => Rendered;
 export type Renderers = ReturnType<typeof renderers>;
 
 /**
- * Renderers for one of the two APIs; `noIdentity` is how it says that nothing is issued. The broker's messages are those of the
+ * Renderers for one of the two APIs; `noIdentity` is how it says that nothing is issued. With `bundlesForAll` who has no identity gets
+ * the own trust domain's bundles all the same. The broker's messages are those of the
  * Workload API field by field (numbers too), so one encoding serves both.
  */
-export function renderers(cache: IdentityCache, noIdentity: () => CallEnd) {
+export function renderers(cache: IdentityCache, noIdentity: () => CallEnd, bundlesForAll = false) {
   const entitled =
-    (render: (entitlement: Entitlement) => Rendered): Render =>
+    (render: (entitlement: Entitlement) => Rendered, everyone = false): Render =>
     (selectors) => {
       const entitlement = cache.entitlement(selectors);
-      if (entitlement.identities.length === 0 && entitlement.missing.length === 0) {
-        return { kind: "end", end: noIdentity() };
-      }
-      return render(entitlement);
+      const none = entitlement.identities.length === 0 && entitlement.missing.length === 0;
+      return none && !everyone ? { kind: "end", end: noIdentity() } : render(entitlement);
     };
-  return {
-    x509Svids: entitled(renderX509Svids),
-    x509Bundles: entitled(({ bundles }) => ({
-      kind: "message",
-      key: bundlesKey(bundles),
-      message: () => x509Bundles(bundles),
-    })),
-    jwtBundles: entitled(({ bundles }) => ({
-      kind: "message",
-      key: bundlesKey(bundles),
-      message: () => jwtBundles(bundles),
-    })),
-  };
+  const bundles = (encode: (held: readonly HeldBundle[]) => Buffer) =>
+    entitled((entitlement) => {
+      const held = entitlement.bundles;
+      return { kind: "message", key: bundlesKey(held), message: () => encode(held) };
+    }, bundlesForAll);
+  return { x509Svids: entitled(renderX509Svids), x509Bundles: bundles(x509Bundles), jwtBundles: bundles(jwtBundles) };
 }
 
 function renderX509Svids(entitlement: Entitlement): Rendered {
@@ -84,7 +76,7 @@ function jwtBundles(held: readonly HeldBundle[]): Buffer {
 }
 
 /** SPEC: Workload API §5.2: keyed by the SPIFFE ID of the trust domain. */
-function byTrustDomain(
+export function byTrustDomain(
   held: readonly HeldBundle[],
   bytes: (held: HeldBundle) => Uint8Array,
 ): Record<string, Uint8Array> {
@@ -92,7 +84,7 @@ function byTrustDomain(
   return Object.fromEntries(held.map((one) => [key(one.bundle.trustDomain), bytes(one)]));
 }
 
-function bundlesKey(held: readonly HeldBundle[]): string {
+export function bundlesKey(held: readonly HeldBundle[]): string {
   return held.map(({ bundle, version }) => `${bundle.trustDomain}@${version}`).join(",");
 }
 

@@ -37,6 +37,8 @@ export interface FakeEntry {
   readonly revision?: number;
   readonly createdAt?: number;
   readonly federatesWith?: readonly string[];
+  readonly admin?: boolean;
+  readonly downstream?: boolean;
 }
 
 /** What a test may change at any time. */
@@ -89,6 +91,8 @@ export class FakeServer {
   #listener: RpcListener<readonly Uint8Array[]> | null = null;
   #port = 0;
   readonly federated = new Map<string, readonly Uint8Array[]>();
+  /** JWT keys of federated trust domains, SubjectPublicKeyInfo; each is named `foreign`. */
+  readonly federatedJwt = new Map<string, Uint8Array>();
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -260,7 +264,10 @@ export class FakeServer {
         if (authorities === undefined) {
           throw new EveryhopError("not-found", "no bundle");
         }
-        return { trustDomain, x509Authorities: authorities.map((asn1) => ({ asn1 })), sequenceNumber: 1n };
+        const publicKey = this.federatedJwt.get(trustDomain);
+        const jwtAuthorities = publicKey === undefined ? [] : [{ keyId: "foreign", publicKey, expiresAt: 0n }];
+        const x509Authorities = authorities.map((asn1) => ({ asn1 }));
+        return { trustDomain, x509Authorities, jwtAuthorities, sequenceNumber: 1n };
       }),
     };
   }
@@ -372,5 +379,7 @@ function message(entry: FakeEntry): EntryMessage {
     revisionNumber: BigInt(entry.revision ?? 0),
     createdAt: BigInt(entry.createdAt ?? 0),
     federatesWith: [...(entry.federatesWith ?? [])],
+    admin: entry.admin ?? false,
+    downstream: entry.downstream ?? false,
   });
 }

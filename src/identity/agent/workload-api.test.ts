@@ -1,9 +1,16 @@
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { createConnection } from "node:net";
 import { after, before, beforeEach, test } from "node:test";
 import { credentials, Metadata, type ServiceError, status as Status } from "@grpc/grpc-js";
 import { FakeClock } from "../../core/base/clock.ts";
-import { SpiffeWorkloadAPI, type X509SVIDResponse } from "../../gen/spiffe/workload_pb.js";
+import { signJws } from "../../core/jose/jws.ts";
+import {
+  type JWTBundlesResponse,
+  SpiffeWorkloadAPI,
+  type X509BundlesResponse,
+  type X509SVIDResponse,
+} from "../../gen/spiffe/workload_pb.js";
 import { makeClient } from "../../io/rpc/adapter.ts";
 import { workloadClient, workloadMetadata } from "../../workload/workload-api.ts";
 import type { RunningAgent } from "./agent.ts";
@@ -122,6 +129,55 @@ test("without an identity everything but validation is PermissionDenied", async 
       failsWith(Status.PERMISSION_DENIED, /^no identity issued$/),
       name,
     );
+  }
+});
+
+test("a hint comes once among JWT-SVIDs too", async () => {
+  server.setEntries(
+    { id: "c", spiffeId: API, selectors: [UID], createdAt: 9, hint: "main" },
+    { id: "d", spiffeId: WEB, selectors: [UID], createdAt: 3, hint: "main" },
+  );
+  await until(() => agent.cache.entries.has("c"), "the entries");
+  const { svids } = await client.fetchJWTSVID({ audience: ["shop"] }, asked);
+  assert.deepEqual(
+    svids.map(({ spiffeId, hint }) => [spiffeId, hint]),
+    [[WEB, "main"]],
+  );
+});
+
+test("verifiers without an identity get the own bundles where that is allowed; foreign claims where they are named", async () => {
+  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const other = testFolder();
+  server.federated.set("other.org", [server.ca.der]);
+  server.federatedJwt.set("other.org", publicKey.export({ format: "der", type: "spki" }));
+  server.state.token = "token-1";
+  server.setEntries({ id: "x", spiffeId: WEB, selectors: ["unix:uid:123456"], federatesWith: ["other.org"] });
+  const verifiers = { allowUnauthenticated: true, foreignClaims: ["team"] };
+  const running = await startTestAgent(server, other.dir, { verifiers });
+  const its = workloadClient(running.socket.replace("unix://", "unix:"));
+  try {
+    const { bundles } = await first<X509BundlesResponse>(its.fetchX509Bundles({}, asked));
+    assert.deepEqual(Object.keys(bundles), ["spiffe://example.com"]);
+    const jwt = await first<JWTBundlesResponse>(its.fetchJWTBundles({}, asked));
+    assert.deepEqual(Object.keys(jwt.bundles), ["spiffe://example.com"]);
+    await assert.rejects(
+      first(its.fetchX509SVID({}, asked)),
+      failsWith(Status.PERMISSION_DENIED, /^no identity issued/),
+    );
+    server.setEntries({ id: "y", spiffeId: WEB, selectors: [UID], federatesWith: ["other.org"] });
+    await until(() => running.cache.entries.has("y") && agent.cache.entries.has("y"), "the entry");
+    const claims = { sub: "spiffe://other.org/a", aud: "shop", exp: clock.now() / 1_000 + 60, team: "a", secret: "b" };
+    const svid = signJws({ alg: "ES256", kid: "foreign" }, JSON.stringify(claims), privateKey);
+    const named = async (api: typeof its) => {
+      const valid = await api.validateJWTSVID({ audience: "shop", svid }, asked);
+      return [valid.spiffeId, Object.keys(valid.claims ?? {}).sort(), valid.claims?.aud];
+    };
+    assert.deepEqual(await named(its), ["spiffe://other.org/a", ["aud", "exp", "sub", "team"], ["shop"]]);
+    assert.deepEqual(await named(client), ["spiffe://other.org/a", ["aud", "exp", "sub"], ["shop"]]);
+  } finally {
+    its.close();
+    await running.close();
+    other.remove();
   }
 });
 

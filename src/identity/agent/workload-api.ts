@@ -30,8 +30,17 @@ export interface WorkloadApiOptions {
   readonly callers: Callers;
   readonly denials: Denials;
   readonly sds: SdsOptions;
+  readonly verifiers: VerifierOptions;
   readonly clock: Clock;
   readonly log: Log;
+}
+
+/** For workloads that verify others. SPIRE's `allow_unauthenticated_verifiers` and `allowed_foreign_jwt_claims`. */
+export interface VerifierOptions {
+  /** The own trust domain's bundles are for everyone, also for processes without an identity. */
+  readonly allowUnauthenticated?: boolean;
+  /** Claims of another trust domain's token that are handed on, beside `sub`, `aud` and `exp`. */
+  readonly foreignClaims?: readonly string[];
 }
 
 const SOCKET_MODE = 0o777;
@@ -88,7 +97,8 @@ class WorkloadApi {
       try {
         const process = await processes.watch(reference);
         log.debug("a workload asks", { pid: reference.pid, uid: reference.caller.uid, for: what });
-        const render = renderers(cache, () => denials.noIdentity(process.attestation))[kind];
+        const noIdentity = () => denials.noIdentity(process.attestation);
+        const render = renderers(cache, noIdentity, this.#options.verifiers.allowUnauthenticated)[kind];
         serveStream({ call, process, cache, render, lost, log, onEnd });
       } catch (error) {
         onEnd();
@@ -125,7 +135,7 @@ class WorkloadApi {
     }
     const attestation = await this.#attest(call);
     const entries = cache
-      .matching(attestation.selectors)
+      .named(attestation.selectors)
       .filter(({ spiffeId }) => request.spiffeId === "" || request.spiffeId === spiffeId);
     if (entries.length === 0) {
       throw new Ended(denials.noIdentity(attestation));
@@ -145,7 +155,7 @@ class WorkloadApi {
   }
 
   async #validateJwt(call: AnyCall, request: ValidateJWTSVIDRequest) {
-    const { cache, clock } = this.#options;
+    const { cache, clock, verifiers } = this.#options;
     if (request.audience === "") {
       throw new Ended(NO_AUDIENCE);
     }
@@ -164,7 +174,7 @@ class WorkloadApi {
     }
     const foreign = verified.trustDomain !== cache.trustDomain;
     const claims = Object.entries({ ...verified.claims, aud: verified.audiences }).filter(
-      ([name]) => !foreign || FOREIGN_CLAIMS.has(name),
+      ([name]) => !foreign || FOREIGN_CLAIMS.has(name) || verifiers.foreignClaims?.includes(name) === true,
     );
     return { spiffeId: verified.id, claims: Object.fromEntries(claims) as JsonObject };
   }

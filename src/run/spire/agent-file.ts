@@ -7,7 +7,20 @@ import { WORKLOAD_ATTESTOR } from "./plugins/workload-attestor.ts";
 import { plugins } from "./plugins.ts";
 import { healthChecks, LOGGING, misplaced, ownBlock, telemetry } from "./shared.ts";
 import { DEFAULT_AGENT_SOCKET } from "./sockets.ts";
-import { block, blocks, differs, flag, granted, hostPort, type Rule, text, to, valueAt, whole } from "./translation.ts";
+import {
+  block,
+  blocks,
+  differs,
+  flag,
+  granted,
+  hostPort,
+  type Rule,
+  text,
+  texts,
+  to,
+  valueAt,
+  whole,
+} from "./translation.ts";
 
 const AGENT_PLUGINS = plugins({
   KeyManager: AGENT_KEY_MANAGER,
@@ -93,17 +106,14 @@ const AGENT = block({
   disable_workload_api: unless(true, "the Workload API is always served"),
   disable_sds_api: unless(true, "SDS is always served"),
   workload_x509_svid_key_type: keyType,
-  allow_unauthenticated_verifiers: unless(true, "bundles are given to workloads that have an identity"),
-  allowed_foreign_jwt_claims: differs("claims of a foreign token are given as SPIRE does without this list"),
+  allow_unauthenticated_verifiers: to(["verifiers", "allowUnauthenticated"], flag),
+  allowed_foreign_jwt_claims: to(["verifiers", "foreignClaims"], texts),
   availability_target: differs("an SVID is renewed at half of its life"),
   x509_svid_cache_max_size: differs(
     "every SVID that is asked for is held; `disableX509SvidPrefetch` keeps one from being fetched before",
   ),
   jwt_svid_cache_max_size: differs("tokens are held until they expire"),
-  authorized_delegates: differs(
-    "the broker socket serves those who act for others",
-    "name them in `experimental { broker { brokers = … } }`",
-  ),
+  authorized_delegates: to(["authorizedDelegates"], texts),
   experimental: EXPERIMENTAL,
   plugins: misplaced(AGENT_PLUGINS, "agent"),
 });

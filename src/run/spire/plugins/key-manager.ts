@@ -25,12 +25,8 @@ export const SERVER_KEY_MANAGER: PluginType = {
 
 export const AGENT_KEY_MANAGER: PluginType = {
   plugins: {
-    disk: block({ directory: kept("the agent's key lies in the folder `keys` of `data_dir`") }),
-    memory: (_value, at) =>
-      at.warn(
-        "the agent's key is kept on disk, owner-only, so that it survives a restart",
-        'say KeyManager "disk"; a `data_dir` on tmpfs keeps it off the disk',
-      ),
+    disk: block({ directory: kept("the agent's keys lie in `data_dir`, sealed under the key in `cacheKeyFile`") }),
+    memory: (_value, at) => at.set(["cache"], "memory"),
   },
   missing: {},
   hint: 'use KeyManager "disk"',
