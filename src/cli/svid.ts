@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { EveryhopError } from "../core/base/errors.ts";
 import { trustDomainOf } from "../core/spiffe/id.ts";
 import type { X509Bundles, X509Svid } from "../core/spiffe/svid.ts";
@@ -10,20 +10,20 @@ import { type Log, makeLog } from "../io/log.ts";
 import { workloadSocket } from "../workload/socket.ts";
 import { watchX509 } from "../workload/workload-api.ts";
 import type { SourceState, X509Source } from "../workload/x509-source.ts";
-import { seconds } from "./arguments.ts";
+import { each, seconds, spiffeId, text } from "./arguments.ts";
 import { commandGroup } from "./command-group.ts";
 import { findMesh, meshIfAny } from "./find-mesh.ts";
 import { writeSvidFiles } from "./svid-files.ts";
+import { fetchJwt, type JwtOptions, validateJwt, watchJwt } from "./svid-jwt.ts";
 import { note, print, printJson, reportFailure } from "./ui.ts";
 
-interface Options {
+interface Options extends JwtOptions {
   readonly socket?: string;
   readonly dir?: string;
-  readonly json?: boolean;
+  readonly type: "x509" | "jwt";
 }
 
 interface FetchOptions extends Options {
-  readonly outDir?: string;
   readonly timeout: number;
 }
 
@@ -36,7 +36,10 @@ export function define(program: Command): void {
     .description("get this process's own identities from the local agent")
     .option("--socket <address>", SOCKET_TEXT)
     .option("--dir <dir>", "folder of a running mesh, whose agent is asked (default: the current folder)")
-    .option("--out-dir <dir>", "write svid.N.pem, svid.N.key and bundle.N.pem there")
+    .addOption(typeOption())
+    .option("--audience <name>", "with --type jwt: whom the token is for; several times", each(text))
+    .option("--spiffe-id <id>", "with --type jwt: this identity only", spiffeId)
+    .option("--out-dir <dir>", "write svid.N.pem, svid.N.key and bundle.N.pem there, or svid.N.jwt")
     .option("--timeout <duration>", "how long to wait for the agent, `5s` or seconds", seconds, 10)
     .option("--json", "as JSON")
     .addHelpText(
@@ -47,7 +50,8 @@ Exit code 1: there are none.
 
 Examples:
   everyhop svid fetch
-  everyhop svid fetch --socket unix:///run/everyhop/agent.sock --out-dir identity --json`,
+  everyhop svid fetch --socket unix:///run/everyhop/agent.sock --out-dir identity --json
+  everyhop svid fetch --type jwt --audience shop`,
     )
     .action(fetch);
   svid
@@ -55,14 +59,39 @@ Examples:
     .description("follow this process's own identities, a line at each update")
     .option("--socket <address>", SOCKET_TEXT)
     .option("--dir <dir>", "folder of a running mesh, whose agent is asked (default: the current folder)")
+    .addOption(typeOption())
+    .option("--audience <name>", "with --type jwt: whom the tokens are for; several times", each(text))
+    .option("--spiffe-id <id>", "with --type jwt: this identity only", spiffeId)
     .option("--json", "as JSON lines")
-    .addHelpText("after", "\nExample:\n  everyhop svid watch --json")
+    .addHelpText("after", "\nExamples:\n  everyhop svid watch --json\n  everyhop svid watch --type jwt --audience shop")
     .action(watch);
+  svid
+    .command("validate")
+    .description("ask the local agent whether a JWT-SVID is good for an audience, and whose it is")
+    .option("--socket <address>", SOCKET_TEXT)
+    .option("--dir <dir>", "folder of a running mesh, whose agent is asked (default: the current folder)")
+    .requiredOption("--audience <name>", "whom it has to be for")
+    .requiredOption("--token <jwt>", "the token")
+    .option("--json", "as JSON")
+    .addHelpText(
+      "after",
+      "\nExit code 1: it is not good.\n\nExample:\n  everyhop svid validate --audience shop --token eyJ…",
+    )
+    .action((options: Options & { audience: string; token: string }) => validateJwt(socketOf(options), options));
+}
+
+function typeOption(): Option {
+  return new Option("--type <type>", "X.509-SVIDs or JWT-SVIDs").choices(["x509", "jwt"]).default("x509");
+}
+
+function socketOf(options: Pick<Options, "socket" | "dir">): string {
+  const { dir } = options;
+  const socket = dir === undefined ? options.socket : (options.socket ?? findMesh({ dir }).agentSocket);
+  return workloadSocket(socket ?? meshSocket(), process.env);
 }
 
 function open(options: Options, log: Log): X509Source {
-  const socket = options.dir === undefined ? options.socket : (options.socket ?? findMesh(options).agentSocket);
-  return watchX509({ socket: workloadSocket(socket ?? meshSocket(), process.env), log, clock: systemClock });
+  return watchX509({ socket: socketOf(options), log, clock: systemClock });
 }
 
 /** The agent of a mesh that runs in the current folder, where the environment names none. */
@@ -71,6 +100,9 @@ function meshSocket(): string | undefined {
 }
 
 async function fetch(options: FetchOptions): Promise<void> {
+  if (options.type === "jwt") {
+    return fetchJwt(socketOf(options), options, options.timeout * 1_000);
+  }
   const source = open(options, makeLog("svid", { level: "error" }));
   try {
     const answer = await firstAnswer(source, options.timeout * 1_000);
@@ -155,6 +187,9 @@ function describe({ id, serial, notBefore, notAfter, hint }: X509Svid) {
 }
 
 async function watch(options: Options): Promise<void> {
+  if (options.type === "jwt") {
+    return watchJwt(socketOf(options), options, stopSignal());
+  }
   const source = open(options, makeLog("svid", { level: "error" }));
   const line = (body: object, text: string) =>
     options.json === true ? printJson({ time: new Date().toISOString(), ...body }) : print(text);
@@ -169,22 +204,24 @@ async function watch(options: Options): Promise<void> {
       note(`${state.kind}: ${state.message}`);
     }
   });
-  const stopped = new Promise<void>((resolve) => {
-    const hold = setInterval(() => {}, 3_600_000);
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      process.once(signal, () => {
-        clearInterval(hold);
-        resolve();
-      });
-    }
+  const failed = new Promise<void>((resolve) => {
     source.state.watch((state) => {
       if (state.kind === "failed") {
-        clearInterval(hold);
         process.exitCode = 3;
         resolve();
       }
     });
   });
-  await stopped;
+  const hold = setInterval(() => {}, 3_600_000);
+  await Promise.race([stopSignal(), failed]);
+  clearInterval(hold);
   source.close();
+}
+
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.once(signal, () => resolve());
+    }
+  });
 }

@@ -165,7 +165,9 @@ test("verifiers without an identity get the own bundles where that is allowed; f
       failsWith(Status.PERMISSION_DENIED, /^no identity issued/),
     );
     server.setEntries({ id: "y", spiffeId: WEB, selectors: [UID], federatesWith: ["other.org"] });
-    await until(() => running.cache.entries.has("y") && agent.cache.entries.has("y"), "the entry");
+    const ready = ({ cache }: RunningAgent) =>
+      cache.entries.has("y") && cache.svidCount > 0 && cache.contents().bundles.length > 1;
+    await until(() => ready(running) && ready(agent), "the entry and its bundle");
     const claims = { sub: "spiffe://other.org/a", aud: "shop", exp: clock.now() / 1_000 + 60, team: "a", secret: "b" };
     const svid = signJws({ alg: "ES256", kid: "foreign" }, JSON.stringify(claims), privateKey);
     const named = async (api: typeof its) => {
