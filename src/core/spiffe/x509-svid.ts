@@ -17,6 +17,7 @@ export type X509SvidFault =
   | "leaf-may-sign"
   | "leaf-key-usage"
   | "leaf-purpose"
+  | "signer-has-path"
   | "unknown-trust-domain";
 
 export interface VerifiedX509Svid {
@@ -87,9 +88,15 @@ export function verifyX509Svid(
   if (!result.ok) {
     return refuse(result.reason, result.message, id);
   }
+  // SPEC: X509-SVID §3.2. An anchor is as the bundle's owner made it.
+  if (result.path.slice(1, -1).some(({ names }) => names?.uris.some(isWorkloadsId) === true)) {
+    return refuse("signer-has-path", "an intermediate's SPIFFE ID has a path: it is a workload's, not a signer's", id);
+  }
   const { serial, notBeforeMs } = leaf;
   return { ok: true, id, trustDomain, leaf, serial, notBeforeMs, notAfterMs: result.notAfterMs };
 }
+
+const isWorkloadsId = (uri: string): boolean => /^spiffe:\/\/[^/]*\/./i.test(uri);
 
 function refuse(reason: X509SvidFault, message: string, claimed: string | null): RefusedX509Svid {
   return { ok: false, reason, message, claimed };

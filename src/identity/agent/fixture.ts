@@ -1,5 +1,5 @@
 /** For tests: agents that run against a `FakeServer`. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sidecarId } from "../../core/spiffe/id.ts";
@@ -27,6 +27,7 @@ export function startTestAgent(
 ): Promise<RunningAgent> {
   const trustBundle = join(dir, "bundle.pem");
   if (server.bundlePem !== null) {
+    mkdirSync(dir, { recursive: true });
     writeFileSync(trustBundle, server.bundlePem);
   }
   return startAgent({

@@ -5,11 +5,13 @@ import { status as Status } from "@grpc/grpc-js";
 import type { Clock } from "../../core/base/clock.ts";
 import { spiffeIdFault } from "../../core/spiffe/id.ts";
 import { verifyJwtSvid } from "../../core/spiffe/jwt-svid.ts";
+import { SecretDiscoveryService } from "../../gen/envoy/service/secret/v3/sds_pb.js";
 import type { JWTSVIDRequest, ValidateJWTSVIDRequest } from "../../gen/spiffe/workload_pb.js";
 import { SpiffeWorkloadAPI } from "../../gen/spiffe/workload_pb.js";
 import type { Log } from "../../io/log.ts";
 import type { Handlers } from "../../io/rpc/adapter.ts";
 import { listenUnix, type RpcListener } from "../../io/rpc/listen.ts";
+import { reflectionServices } from "../../io/rpc/reflection.ts";
 import { type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER, workloadAttestationEnd } from "./answer.ts";
 import type { ProcessWatch } from "./attested.ts";
 import type { IdentityCache } from "./cache.ts";
@@ -53,7 +55,12 @@ export async function serveWorkloadApi(options: WorkloadApiOptions): Promise<Rpc
   const callerOf = (call: { getPeer(): string }) => listener.peerOf(call);
   const api = new WorkloadApi(options, callerOf);
   const listener = await listenUnix<Caller>(options.socket, SOCKET_MODE, {
-    services: [{ service: SpiffeWorkloadAPI, handlers: api.handlers() }, sdsService({ ...options, callerOf })],
+    services: [
+      { service: SpiffeWorkloadAPI, handlers: api.handlers() },
+      sdsService({ ...options, callerOf }),
+      // SPEC: Workload Endpoint §7.
+      ...reflectionServices([SpiffeWorkloadAPI, SecretDiscoveryService]),
+    ],
     identify: (socket) => callers.admit(socket),
     onGone: (caller) => callers.forget(caller),
     onRefused: (error) => options.log.warn("refused a connection", { error }),
