@@ -3,7 +3,7 @@ import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import type { Log } from "../../io/log.ts";
 import { exitedPidfds } from "../../io/peer.ts";
-import { type Attestation, attestWorkload, type WorkloadAttestor } from "../attest/workload/attest.ts";
+import { type Attestation, attestWorkload, type WorkloadAttestor, withEarlier } from "../attest/workload/attest.ts";
 import { changeBetween, observe, type ProcessReference } from "../attest/workload/observe.ts";
 
 /** How soon the end of a process is seen. One system call looks at all of them. */
@@ -132,16 +132,30 @@ export class AttestedProcess {
     return this.#suspect || [...this.#answers].some(([prefix, answer]) => this.#needed(prefix) !== answer);
   }
 
-  /** Attests anew. Errors: as `attestWorkload`. */
+  /**
+   * Attests anew. What an attestor said of this unchanged process stays true while that attestor cannot be asked. Errors: as
+   * `attestWorkload`.
+   */
   async refresh(): Promise<Attestation> {
+    const before = this.#attestation;
     this.#suspect = false;
     const answers = new Map<string, boolean>();
-    this.#answers = answers;
-    this.#attestation = await this.#watch.attest(this.reference, (prefix) => {
+    const attesting = this.#watch.attest(this.reference, (prefix) => {
       const answer = this.#needed(prefix);
       answers.set(prefix, answer);
       return answer;
     });
+    try {
+      const found = await attesting;
+      this.#attestation = before === null ? found : withEarlier(found, before);
+    } catch (error) {
+      const away = error instanceof EveryhopError && error.code === "unavailable";
+      if (!away || before === null || !this.#unchanged()) {
+        throw error;
+      }
+      return before;
+    }
+    this.#answers = answers;
     return this.#attestation;
   }
 

@@ -46,7 +46,7 @@ export async function explainProcess(options: ExplainOptions, pid: number): Prom
       },
       attestors: outcomes.map(({ kind, error, selectors }) => ({
         kind,
-        selectors,
+        selectors: selectors.length,
         error: error?.message ?? null,
         ...(error?.hint === undefined ? {} : { hint: error.hint }),
       })),

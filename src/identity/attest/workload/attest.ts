@@ -1,7 +1,7 @@
 import { EveryhopError, toEveryhopError } from "../../../core/base/errors.ts";
 import { type Selector, selectorFault } from "../../../core/entries/selector.ts";
 import type { Log } from "../../../io/log.ts";
-import { confirm, type Observation, observe, type ProcessReference } from "./observe.ts";
+import { changeBetween, confirm, type Observation, observe, type ProcessReference } from "./observe.ts";
 
 /** One way to say what a process is. Several run side by side; what they say is put together. */
 export interface WorkloadAttestor {
@@ -25,8 +25,8 @@ export interface AttestorOutcome {
   readonly kind: string;
   /** Why its selectors are not there; null where it answered. */
   readonly error: EveryhopError | null;
-  /** How many selectors it found. */
-  readonly selectors: number;
+  /** What it found. */
+  readonly selectors: readonly Selector[];
 }
 
 /** More selectors than this of one attestor are no workload's: the rest is left out. */
@@ -47,26 +47,42 @@ export async function attestWorkload(
 ): Promise<Attestation> {
   const process = observe(reference);
   const results = await Promise.allSettled(attestors.map(async (attestor) => attestor.attest(process, needed)));
-  const selectors = new Set<Selector>();
   const outcomes = results.map((result, index): AttestorOutcome => {
     const kind = attestors[index]?.kind ?? "";
     count(kind, result.status === "fulfilled");
     if (result.status === "rejected") {
       const error = toEveryhopError(result.reason);
       log.warn("a workload attestor failed", { attestor: kind, pid: process.pid, error, hint: error.hint });
-      return { kind, error, selectors: 0 };
+      return { kind, error, selectors: [] };
     }
     // A path of absurd length is no selector that an entry could have.
     const good = result.value.slice(0, MAX_SELECTORS).filter((selector) => selectorFault(selector) === null);
-    for (const selector of good) {
-      selectors.add(selector as Selector);
-    }
-    return { kind, error: null, selectors: good.length };
+    return { kind, error: null, selectors: good as Selector[] };
   });
   confirm(reference, process);
   if (outcomes.every(({ error }) => error !== null)) {
     const reasons = outcomes.map(({ kind, error }) => `${kind}: ${error?.message}`).join("; ");
     throw new EveryhopError("unavailable", `every workload attestor failed: ${reasons}`);
   }
-  return { selectors: [...selectors].sort(), process, outcomes };
+  return attestationOf(process, outcomes);
+}
+
+function attestationOf(process: Observation, outcomes: readonly AttestorOutcome[]): Attestation {
+  return { selectors: [...new Set(outcomes.flatMap(({ selectors }) => selectors))].sort(), process, outcomes };
+}
+
+/**
+ * `now`, with what `before` says in place of attestors that cannot be asked this time: a kubelet that is away for a moment takes no
+ * identity from a process that it vouched for. Both have to be of one unchanged process; an attestor that answers "no" is heard.
+ */
+export function withEarlier(now: Attestation, before: Attestation): Attestation {
+  if (changeBetween(before.process, now.process) !== null) {
+    return now;
+  }
+  const outcomes = now.outcomes.map((outcome) => {
+    const earlier = before.outcomes.find(({ kind }) => kind === outcome.kind);
+    const away = outcome.error?.code === "unavailable";
+    return !away || earlier === undefined ? outcome : { ...outcome, selectors: earlier.selectors };
+  });
+  return attestationOf(now.process, outcomes);
 }
