@@ -8,18 +8,16 @@ import { parseResources } from "../core/policy/parse.ts";
 import { guardedGet } from "../io/guarded-get.ts";
 import { silentLog } from "../io/log.ts";
 import { mayReach } from "../io/public-address.ts";
+import { eventually, testControl, testService } from "./fixture.ts";
 import { Jwks, type JwksOptions } from "./jwks.ts";
 
 const EMPTY = '{"keys":[]}';
 const URL = "https://keys.example/jwks";
 
-const naming = (uri: string) =>
-  parseResources([
-    {
-      file: "p.yaml",
-      text: `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: j, namespace: n}\nspec: {jwtRules: [{issuer: i, jwksUri: "${uri}", timeout: 3s}]}\n`,
-    },
-  ]).resources;
+const documentNaming = (uri: string): string =>
+  `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: j, namespace: n}\nspec: {jwtRules: [{issuer: i, jwksUri: "${uri}", timeout: 3s}]}\n`;
+
+const naming = (uri: string) => parseResources([{ file: "p.yaml", text: documentNaming(uri) }]).resources;
 
 type Get = NonNullable<JwksOptions["get"]>;
 
@@ -145,4 +143,35 @@ test("a URL is fetched within its bounds, and no redirect or name leads past the
   const named = origin.replace("127.0.0.1", "localhost");
   await assert.rejects(guardedGet(`${named}/keys`, guarded), /`localhost` is not a public address/);
   assert.equal((await guardedGet(`${named}/keys`, { ...guarded, allowed: [parseCidr("127.0.0.1")!] })).body, EMPTY);
+});
+
+test("a sidecar gets the key sets and bundles of its own policies, and no others", async (t) => {
+  let version = 0;
+  const origin = await serve(t, (_, response) => response.end(`{"keys":[],"version":${++version}}`));
+  const uri = `${origin}/keys`;
+  const rego = { name: "rego", everyhopOpaWasm: { bundle: "policies/b.tar.gz", entrypoint: "x" } };
+  const mesh = await testControl(t, {
+    services: [testService("shop", { namespace: "n" }), testService("other", { namespace: "m" })],
+    meshConfig: { everyhopJwks: { allow: ["127.0.0.1"] }, extensionProviders: [rego] },
+    files: {
+      "a.yaml": `${documentNaming(uri)}---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: n}
+spec: {action: CUSTOM, provider: {name: rego}, rules: [{}]}
+`,
+      "b.tar.gz": "a bundle",
+    },
+  });
+  const shop = mesh.sidecar("n/shop");
+  const other = mesh.sidecar("m/other");
+  await shop.until((s) => s.snapshot?.keySets.length === 1);
+  assert.deepEqual([shop.snapshot?.keySets[0]?.uri, shop.snapshot?.keySets[0]?.keys], [uri, '{"keys":[],"version":1}']);
+  assert.equal(Buffer.from(shop.snapshot?.bundles[0]?.content ?? []).toString(), "a bundle");
+  await other.until((s) => s.pushes > 0);
+  assert.deepEqual([other.snapshot?.keySets.length, other.snapshot?.bundles.length], [0, 0]);
+  // Not more often than every five seconds, which are not waited for here.
+  shop.report({ wantedKeySets: [uri, "https://elsewhere.example"] });
+  await eventually(async () => (await mesh.control.status()).proxies.every(({ state }) => state === "synced"));
+  assert.equal(version, 1);
 });

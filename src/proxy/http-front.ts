@@ -4,6 +4,7 @@
  */
 
 import { randomUUID } from "node:crypto";
+import { Awaited } from "./awaited.ts";
 import { Exchange, UPGRADE_TEXT } from "./exchange.ts";
 import { HeldBytes } from "./held-bytes.ts";
 import {
@@ -19,6 +20,7 @@ import { compose } from "./http/compose.ts";
 import { FAULT, MORE } from "./http/fields.ts";
 import { BodyFraming } from "./http/framing.ts";
 import type { HttpBack } from "./http-back.ts";
+import { PAUSED_BACK, PAUSED_DECIDING, PAUSED_EARLY, PAUSED_FULL, PAUSED_OPENING, Pauses } from "./pauses.ts";
 import { NO_HANDLER, type Pipe, type PipeHandler } from "./pipe.ts";
 import { Splice } from "./splice.ts";
 
@@ -59,12 +61,6 @@ const READ = 2;
 const CLOSING = 3;
 const TUNNEL = 4;
 
-const PAUSED_EARLY = 1;
-const PAUSED_BACK = 2;
-const PAUSED_OPENING = 4;
-const PAUSED_FULL = 8;
-const PAUSED_DECIDING = 16;
-
 const MAX_LINGER_BYTES = 1_048_576;
 const LINGER_MS = 2_000;
 const CONTINUE = Buffer.from("HTTP/1.1 100 Continue\r\n\r\n");
@@ -90,15 +86,11 @@ export class HttpFront implements PipeHandler {
   #pending: Buffer | null = null;
   #pendingRest: Buffer | null = null;
   #repeated = false;
-  /** The head and what came with it, while a decision is waited for. */
-  #deciding: Buffer | null = null;
-  #decidingHeadLength = 0;
-  /** How much of the body the gate wants to see before it decides. */
-  #wanted = 0;
+  readonly #awaited = new Awaited();
   #held: HeldBytes | null = null;
   #headStarted = false;
   #early: Buffer | null = null;
-  #pauses = 0;
+  readonly #pauses: Pauses;
   #clientEnded = false;
   #draining = false;
   #lingered = 0;
@@ -114,6 +106,7 @@ export class HttpFront implements PipeHandler {
     this.#timeouts = timeouts;
     this.#lastMoveMs = now();
     this.#headSinceMs = this.#lastMoveMs;
+    this.#pauses = new Pauses(pipe);
     pipe.handler = this;
   }
 
@@ -131,7 +124,7 @@ export class HttpFront implements PipeHandler {
     } else {
       this.#feed(chunk);
     }
-    this.#applyPauses();
+    this.#pauses.apply();
   }
 
   #feed(bytes: Buffer): void {
@@ -148,7 +141,7 @@ export class HttpFront implements PipeHandler {
           if (at >= bytes.length) {
             return;
           }
-          if ((this.#pauses & PAUSED_FULL) !== 0) {
+          if (this.#pauses.has(PAUSED_FULL)) {
             this.#keep(bytes.subarray(at));
             return;
           }
@@ -208,7 +201,6 @@ export class HttpFront implements PipeHandler {
     }
     exchange.received = end - at;
     exchange.requestId = head.hasRequestId ? "" : randomUUID();
-    this.#wanted = 0;
     const refusal = this.#gate.admit(this);
     if (refusal === PENDING) {
       this.#wait(at === 0 && end === bytes.length ? bytes : bytes.subarray(at, end));
@@ -224,11 +216,10 @@ export class HttpFront implements PipeHandler {
 
   /** Nothing of the request goes on until the gate has decided. */
   #wait(message: Buffer): void {
-    this.#deciding = message;
-    this.#decidingHeadLength = this.exchange.head.length;
+    this.#awaited.begin(message, this.exchange.head.length);
     this.#state = this.#body.done ? READ : BODY;
     if (this.isCollected) {
-      this.#pause(PAUSED_DECIDING);
+      this.#pauses.add(PAUSED_DECIDING);
       this.#gate.collected(this);
     } else if (this.exchange.header("expect") !== null) {
       this.pipe.write(CONTINUE);
@@ -236,39 +227,39 @@ export class HttpFront implements PipeHandler {
   }
 
   get isWaiting(): boolean {
-    return this.#deciding !== null;
+    return this.#awaited.active;
   }
 
-  /** From the gate, in `admit`: that much of the body is wanted before it decides. */
+  /** From the gate, before it decides: that much of the body is wanted. */
   collect(bytes: number): void {
-    this.#wanted = bytes;
+    this.#awaited.wanted = bytes;
+    if (this.isWaiting && !this.isCollected) {
+      // Nothing was wanted so far, and nothing read.
+      this.#pauses.remove(PAUSED_DECIDING);
+      this.#pauses.apply();
+    }
   }
 
   /** The gate has what it asked to collect, or there is nothing more to come. */
   get isCollected(): boolean {
-    return this.#body.done || this.#bodyHeld >= this.#wanted;
-  }
-
-  get #bodyHeld(): number {
-    return (this.#deciding?.length ?? 0) - this.#decidingHeadLength;
+    return this.#body.done || this.#awaited.isEnough;
   }
 
   /** The body as far as it is here while a decision is waited for, in its framing; whether that is all of it. */
   held(): { readonly body: Buffer; readonly complete: boolean } {
-    return { body: this.#deciding?.subarray(this.#decidingHeadLength) ?? EMPTY, complete: this.#body.done };
+    return { body: this.#awaited.body, complete: this.#body.done };
   }
 
   /** From the gate, after PENDING: null is that the request may go on. */
   decided(answer: Answer | null): void {
-    const message = this.#deciding;
+    const message = this.#awaited.end();
     if (message === null) {
       return;
     }
-    this.#deciding = null;
-    this.#unpauseQuietly(PAUSED_DECIDING);
+    this.#pauses.remove(PAUSED_DECIDING);
     if (answer === null) {
       this.#forward(message, 0, message.length);
-      this.#applyPauses();
+      this.#pauses.apply();
       return;
     }
     this.#refuse(answer);
@@ -291,7 +282,7 @@ export class HttpFront implements PipeHandler {
     if (back !== null) {
       this.#back = back;
       if (!back.begin(this, out.head, out.rest)) {
-        this.#pause(PAUSED_BACK);
+        this.#pauses.add(PAUSED_BACK);
       }
       return;
     }
@@ -302,7 +293,7 @@ export class HttpFront implements PipeHandler {
 
   #open(): void {
     this.#opening = true;
-    this.#pause(PAUSED_OPENING);
+    this.#pauses.add(PAUSED_OPENING);
     this.#gate.open(this);
   }
 
@@ -321,16 +312,17 @@ export class HttpFront implements PipeHandler {
     this.#opening = false;
     this.#back = back;
     if (!back.begin(this, head, rest)) {
-      this.#pause(PAUSED_BACK);
+      this.#pauses.add(PAUSED_BACK);
     }
-    this.#unpause(PAUSED_OPENING);
+    this.#pauses.remove(PAUSED_OPENING);
+    this.#pauses.apply();
   }
 
   /** The other side cannot be had. */
   unavailable(answer: Answer): void {
     if (this.#opening) {
       this.#opening = false;
-      this.#unpauseQuietly(PAUSED_OPENING);
+      this.#pauses.remove(PAUSED_OPENING);
       this.#refuse(answer);
       this.#next();
     }
@@ -347,20 +339,20 @@ export class HttpFront implements PipeHandler {
     if (this.#body.done) {
       this.#state = READ;
     }
-    if (this.#deciding !== null) {
+    if (this.#awaited.active) {
       this.#collectMore(bytes.subarray(at, end));
       return end;
     }
     if (this.#back !== null && !this.#back.send(at === 0 && end === bytes.length ? bytes : bytes.subarray(at, end))) {
-      this.#pause(PAUSED_BACK);
+      this.#pauses.add(PAUSED_BACK);
     }
     return end;
   }
 
   #collectMore(bytes: Buffer): void {
-    this.#deciding = Buffer.concat([this.#deciding ?? EMPTY, bytes]);
+    this.#awaited.add(bytes);
     if (this.isCollected) {
-      this.#pause(PAUSED_DECIDING);
+      this.#pauses.add(PAUSED_DECIDING);
       this.#gate.collected(this);
     }
   }
@@ -388,7 +380,7 @@ export class HttpFront implements PipeHandler {
     const bytes = answerBytes(answer, exchange.head.method === "HEAD", closes);
     exchange.sent = bytes.length;
     if (!this.pipe.write(bytes)) {
-      this.#pause(PAUSED_FULL);
+      this.#pauses.add(PAUSED_FULL);
     }
     this.#finish();
     if (closes) {
@@ -416,7 +408,7 @@ export class HttpFront implements PipeHandler {
     this.#held = null;
     this.#lastMoveMs = this.#now();
     this.pipe.end();
-    this.#pauses = 0;
+    this.#pauses.clear();
     this.pipe.resume();
   }
 
@@ -454,7 +446,7 @@ export class HttpFront implements PipeHandler {
     const complete = this.#state === READ;
     const closes = this.closes || !complete;
     this.#finish();
-    this.#unpauseQuietly(PAUSED_BACK);
+    this.#pauses.remove(PAUSED_BACK);
     if (closes) {
       this.#close();
     } else {
@@ -470,14 +462,14 @@ export class HttpFront implements PipeHandler {
     const early = this.#early;
     if (early !== null) {
       this.#early = null;
-      this.#unpauseQuietly(PAUSED_EARLY);
+      this.#pauses.remove(PAUSED_EARLY);
       this.#feed(early);
     }
     if (this.#clientEnded && this.#state === HEAD && this.#early === null) {
       this.#close();
       return;
     }
-    this.#applyPauses();
+    this.#pauses.apply();
   }
 
   /** From the back: it closed before its answer was complete. */
@@ -502,7 +494,7 @@ export class HttpFront implements PipeHandler {
       return;
     }
     this.#refuse(answer);
-    this.#unpauseQuietly(PAUSED_BACK);
+    this.#pauses.remove(PAUSED_BACK);
     this.#next();
   }
 
@@ -512,7 +504,7 @@ export class HttpFront implements PipeHandler {
     this.#state = TUNNEL;
     const early = this.#early;
     this.#early = null;
-    this.#pauses = 0;
+    this.#pauses.clear();
     const splice = new Splice(this.pipe, back.pipe, this.#now, (end) => {
       this.exchange.received += splice.received;
       this.exchange.sent += splice.sent;
@@ -530,14 +522,15 @@ export class HttpFront implements PipeHandler {
   }
 
   backDrained(): void {
-    this.#unpause(PAUSED_BACK);
+    this.#pauses.remove(PAUSED_BACK);
+    this.#pauses.apply();
   }
 
   onDrain(): void {
     this.#lastMoveMs = this.#now();
     this.#back?.resume();
-    if ((this.#pauses & PAUSED_FULL) !== 0) {
-      this.#unpauseQuietly(PAUSED_FULL);
+    if (this.#pauses.has(PAUSED_FULL)) {
+      this.#pauses.remove(PAUSED_FULL);
       this.#next();
     }
   }
@@ -566,8 +559,7 @@ export class HttpFront implements PipeHandler {
   }
 
   #abandonBack(): void {
-    if (this.#deciding !== null) {
-      this.#deciding = null;
+    if (this.#awaited.end() !== null) {
       this.#gate.cancel(this);
     }
     if (this.#opening) {
@@ -628,27 +620,7 @@ export class HttpFront implements PipeHandler {
 
   #keep(bytes: Buffer): void {
     this.#early = this.#early === null ? bytes : Buffer.concat([this.#early, bytes]);
-    this.#pause(PAUSED_EARLY);
-  }
-
-  #pause(reason: number): void {
-    this.#pauses |= reason;
-    this.pipe.pause();
-  }
-
-  #unpauseQuietly(reason: number): void {
-    this.#pauses &= ~reason;
-  }
-
-  #unpause(reason: number): void {
-    this.#pauses &= ~reason;
-    this.#applyPauses();
-  }
-
-  #applyPauses(): void {
-    if (this.#pauses === 0) {
-      this.pipe.resume();
-    }
+    this.#pauses.add(PAUSED_EARLY);
   }
 }
 

@@ -30,7 +30,8 @@ export class KeyRequests {
         this.#asked.clear();
       }
       this.#asked.set(uri, now);
-      this.ask(uri);
+      // RACE: asked once the request waits: an answer must find it waiting.
+      queueMicrotask(() => this.ask(uri));
     }
     return this.#wait(done);
   }

@@ -202,6 +202,30 @@ describe("tokens at the sidecar", () => {
     assert.equal((await shop.ask(bearer(token({})))).status, 401);
     assert.equal((await shop.ask()).status, 403);
   });
+
+  it("a body that comes while keys are waited for is forwarded whole", async () => {
+    const uri = "https://other.example/jwks";
+    const rules = [
+      resource("RequestAuthentication", "jwt", { jwtRules: [{ issuer: "i", jwksUri: uri }] }),
+      requireToken,
+    ];
+    const { sidecar, inboundPort } = shop.mesh.member("shop");
+    shop.enforce("shop", rules);
+    const caller = await mtls(inboundPort, testSvid(shop.mesh.ca, id("caller")));
+    sidecar.keys.ask = () => {
+      caller.write("wor");
+      shop.enforce("shop", rules, {}, { [uri]: jwksOf(first) });
+      caller.write("ld");
+    };
+    const fields = `host: shop\r\nauthorization: Bearer ${token({})}\r\ncontent-length: 10\r\n`;
+    caller.write(`POST /late HTTP/1.1\r\n${fields}\r\nhello`);
+    assert.match(await untilMatch(caller, /served/), /^HTTP\/1\.1 200/);
+    assert.deepEqual(
+      shop.seen.map(({ url, body }) => [url, body]),
+      [["/late", "helloworld"]],
+    );
+    caller.destroy();
+  });
 });
 
 type CheckRequest = MessageShape<typeof CheckRequestSchema>;

@@ -3,21 +3,32 @@ import { formatPointer, type PatchOperation } from "../../base/json-patch.ts";
 import { actualValue } from "../actual-value.ts";
 import type { AuthorizationPolicy } from "../resources.ts";
 import { matchesRule } from "../rule-index.ts";
-import { compileField, type Field, ruleFields } from "../rules.ts";
+import { type CompiledRule, compileField, type Field, type FieldTest } from "../rules.ts";
 import { hasLabels } from "../select.ts";
-import { isHttpOnly } from "../tests.ts";
-import { contextOf, type Edit, enforced, type NearestMiss, nameOf, patched, rulesIn, type Scene } from "./scene.ts";
+import {
+  compiledRules,
+  contextOf,
+  type Edit,
+  enforced,
+  type NearestMiss,
+  nameOf,
+  patched,
+  rulesIn,
+  type Scene,
+} from "./scene.ts";
 
 interface Candidate {
   readonly policy: AuthorizationPolicy;
   readonly rule: number;
-  readonly edits: readonly Edit[];
   /** Tried in this order. */
   readonly distance: number;
+  /** Made for the few that are tried: there may be thousands of rules. */
+  readonly edits: () => readonly Edit[] | null;
 }
 
 /** Candidates tried out at most: the nearest come first. */
 const MAX_TRIED = 32;
+const MAX_LOOKED_AT = 1_000;
 
 /** A rule that lacks more than this is another rule: widening it would let in more than the request. */
 const NEAR = 2;
@@ -28,12 +39,20 @@ const FAR = NEW_RULE + 3;
 
 /** Null where no change of one ALLOW policy lets the request in. */
 export function allowChange(scene: Scene): NearestMiss | null {
-  const candidates = enforced(scene, "ALLOW").flatMap((policy) => [
-    ...policy.rules.flatMap((_, rule) => nearRule(scene, policy, rule)),
-    newRule(scene, policy),
-  ]);
+  const candidates = [
+    ...compiledRules(scene, "allow").map((rule) => nearRule(scene, rule)),
+    ...enforced(scene, "ALLOW").map((policy) => newRule(scene, policy)),
+  ];
   const sorted = candidates.sort((a, b) => a.distance - b.distance);
-  for (const { policy, rule, edits } of sorted.slice(0, MAX_TRIED)) {
+  let tried = 0;
+  for (const { policy, rule, edits: makeEdits } of sorted.slice(0, MAX_LOOKED_AT)) {
+    const edits = makeEdits();
+    if (edits === null) {
+      continue;
+    }
+    if (++tried > MAX_TRIED) {
+      break;
+    }
     const patch = edits.flatMap((edit) => edit.patch);
     const next = patched(policy, patch);
     if (next !== null && rulesIn(scene, next).some((each) => matchesRule(each, scene.peer, scene.view))) {
@@ -44,29 +63,47 @@ export function allowChange(scene: Scene): NearestMiss | null {
   return null;
 }
 
-function nearRule(scene: Scene, policy: AuthorizationPolicy, rule: number): Candidate[] {
-  const edits = missingEdits(scene, policy, rule);
-  if (edits === null) {
-    return [];
-  }
-  return [{ policy, rule, edits, distance: edits.length <= NEAR ? edits.length : FAR + edits.length }];
+function nearRule(scene: Scene, rule: CompiledRule): Candidate {
+  const lacking = lacks(scene, rule.when) + least(scene, rule.from) + least(scene, rule.to);
+  return {
+    policy: rule.policy,
+    rule: rule.rule,
+    distance: lacking <= NEAR ? lacking : FAR + lacking,
+    edits: () => missingEdits(scene, rule),
+  };
 }
 
+/** How many of these tests fail. */
+function lacks({ peer, view }: Scene, tests: readonly FieldTest[]): number {
+  let failing = 0;
+  for (const { test } of tests) {
+    failing += test(peer, view) ? 0 : 1;
+  }
+  return failing;
+}
+
+const least = (scene: Scene, alternatives: readonly (readonly FieldTest[])[]): number =>
+  alternatives.reduce(
+    (fewest, tests) => Math.min(fewest, lacks(scene, tests)),
+    alternatives.length === 0 ? 0 : Infinity,
+  );
+
 /** The edits that make one rule match: per `from` and `to` the alternative that lacks least. */
-function missingEdits(scene: Scene, policy: AuthorizationPolicy, rule: number): Edit[] | null {
-  const fields = ruleFields(policy.rules[rule]!);
+function missingEdits(scene: Scene, { policy, rule, from, to, when }: CompiledRule): Edit[] | null {
   const base = ["spec", "rules", rule];
-  const edit = (field: Field, at: readonly (string | number)[]): Edit | null | undefined =>
+  const edit = (field: FieldTest, at: readonly (string | number)[]): Edit | null | undefined =>
     editFor(scene, policy, field, at);
-  const part = (alternatives: readonly (readonly Field[])[], name: "from" | "to", inner: string): Edit[] | null =>
-    alternatives.length === 0
+  const part = (tests: readonly (readonly FieldTest[])[], name: "from" | "to", inner: string): Edit[] | null =>
+    tests.length === 0
       ? []
-      : best(alternatives.map((each, index) => editsOf(each, (field) => edit(field, [...base, name, index, inner]))));
-  const from = part(fields.from, "from", "source");
-  const to = part(fields.to, "to", "operation");
-  const conditions = policy.rules[rule]!.when;
-  const when = editsOf(fields.when, (field) => edit(field, [...base, "when", conditions.indexOf(field.condition!)]));
-  return from === null || to === null || when === null ? null : [...from, ...to, ...when];
+      : best(tests.map((each, index) => editsOf(each, (field) => edit(field, [...base, name, index, inner]))));
+  const conditions = policy.rules[rule]?.when ?? [];
+  const parts = [
+    part(from, "from", "source"),
+    part(to, "to", "operation"),
+    editsOf(when, (field) => edit(field, [...base, "when", conditions.indexOf(field.condition!)])),
+  ];
+  return parts.includes(null) ? null : parts.flatMap((edits) => edits ?? []);
 }
 
 const best = (options: readonly (Edit[] | null)[]): Edit[] | null =>
@@ -76,7 +113,7 @@ const best = (options: readonly (Edit[] | null)[]): Edit[] | null =>
   );
 
 /** The edits for the fields that do not hold; null where one of them cannot be made to. */
-function editsOf(fields: readonly Field[], edit: (field: Field) => Edit | null | undefined): Edit[] | null {
+function editsOf(fields: readonly FieldTest[], edit: (field: FieldTest) => Edit | null | undefined): Edit[] | null {
   const edits: Edit[] = [];
   for (const field of fields) {
     const made = edit(field);
@@ -94,17 +131,10 @@ function editsOf(fields: readonly Field[], edit: (field: Field) => Edit | null |
 function editFor(
   scene: Scene,
   policy: AuthorizationPolicy,
-  field: Field,
+  field: FieldTest,
   at: readonly (string | number)[],
 ): Edit | null | undefined {
-  if (scene.view === null && isHttpOnly(field.attribute)) {
-    return null;
-  }
-  const compiled = compileField(field, contextOf(scene, policy));
-  if (compiled === null) {
-    return null;
-  }
-  if (compiled.test(scene.peer, scene.view)) {
+  if (field.test(scene.peer, scene.view)) {
     return undefined;
   }
   const name = field.condition === undefined ? field.field : `${field.field}\` of \`${field.condition.key}`;
@@ -144,6 +174,11 @@ function leaveOut(
 
 /** As a last resort: a rule for just this caller and request. */
 function newRule(scene: Scene, policy: AuthorizationPolicy): Candidate {
+  const scope = hasLabels(policy) ? 0 : policy.namespace === scene.compiled.mesh.meshConfig.rootNamespace ? 2 : 1;
+  return { policy, rule: policy.rules.length, distance: NEW_RULE + scope, edits: () => [ruleFor(scene, policy)] };
+}
+
+function ruleFor(scene: Scene, policy: AuthorizationPolicy): Edit {
   const { principal } = scene.peer;
   const { sourceIp } = scene.peerFacts;
   const source = principal !== null ? { principals: [principal] } : sourceIp === "" ? null : { ipBlocks: [sourceIp] };
@@ -153,12 +188,7 @@ function newRule(scene: Scene, policy: AuthorizationPolicy): Candidate {
     ...(Object.keys(operation).length === 0 ? {} : { to: [{ operation }] }),
   };
   const who = principal ?? (sourceIp === "" ? "everyone" : sourceIp);
-  const edit: Edit = {
-    text: `a rule let \`${who}\` reach ${describe(operation)}`,
-    patch: [addRule(policy, rule)],
-  };
-  const scope = hasLabels(policy) ? 0 : policy.namespace === scene.compiled.mesh.meshConfig.rootNamespace ? 2 : 1;
-  return { policy, rule: policy.rules.length, edits: [edit], distance: NEW_RULE + scope };
+  return { text: `a rule let \`${who}\` reach ${describe(operation)}`, patch: [addRule(policy, rule)] };
 }
 
 function operationOf({ view, peer }: Scene): Readonly<Record<string, readonly string[]>> {

@@ -15,7 +15,7 @@ import type { Verdict } from "../verdict.ts";
 import { allowChange } from "./allow.ts";
 import { denyChanges } from "./deny.ts";
 import { peerChange } from "./peer.ts";
-import { enforced, layerOf, type NearestMiss, rulesIn, type Scene, sceneOf } from "./scene.ts";
+import { compiledRules, layerOf, type NearestMiss, type Scene, sceneOf } from "./scene.ts";
 import { type TokenReplay, tokenChange } from "./token.ts";
 
 export type { NearestMiss } from "./scene.ts";
@@ -91,6 +91,4 @@ function policyChanges(scene: Scene): readonly NearestMiss[] | null {
 }
 
 const isAllowed = (scene: Scene): boolean =>
-  enforced(scene, "ALLOW").some((policy) =>
-    rulesIn(scene, policy).some((rule) => matchesRule(rule, scene.peer, scene.view)),
-  );
+  compiledRules(scene, "allow").some((rule) => matchesRule(rule, scene.peer, scene.view));

@@ -3,7 +3,7 @@ import { formatPointer, type PatchOperation } from "../../base/json-patch.ts";
 import type { AuthorizationPolicy } from "../resources.ts";
 import { matchesRule } from "../rule-index.ts";
 import type { CompiledRule } from "../rules.ts";
-import { type Edit, enforced, holdsAll, type NearestMiss, nameOf, patched, rulesIn, type Scene } from "./scene.ts";
+import { compiledRules, type Edit, holdsAll, type NearestMiss, nameOf, patched, rulesIn, type Scene } from "./scene.ts";
 
 interface Exception {
   readonly part: "from" | "to";
@@ -15,11 +15,8 @@ interface Exception {
 /** One change for each DENY policy that matches; null where one of them cannot be made to let the request through. */
 export function denyChanges(scene: Scene): NearestMiss[] | null {
   const changes: NearestMiss[] = [];
-  for (const policy of enforced(scene, "DENY")) {
-    const matching = rulesIn(scene, policy).filter((rule) => matchesRule(rule, scene.peer, scene.view));
-    if (matching.length === 0) {
-      continue;
-    }
+  const matches = compiledRules(scene, "deny").filter((rule) => matchesRule(rule, scene.peer, scene.view));
+  for (const [policy, matching] of Map.groupBy(matches, (rule) => rule.policy)) {
     const change = exceptFrom(scene, policy, matching);
     if (change === null) {
       return null;

@@ -63,7 +63,13 @@ export function enforced(scene: Scene, action: AuthorizationPolicy["action"]): r
   return scene.compiled.policies.filter((policy) => policy.action === action && !policy.dryRun);
 }
 
-/** The rules of a policy in force on this layer. */
+/** The rules of one action in force on this layer, compiled already. */
+export function compiledRules(scene: Scene, action: "allow" | "deny"): readonly CompiledRule[] {
+  const sets = layerOf(scene) === "tcp" ? scene.compiled.tcp : scene.compiled.http;
+  return sets[action].rules;
+}
+
+/** The rules of a policy, one that is not in force perhaps, on this layer. */
 export function rulesIn(scene: Scene, policy: AuthorizationPolicy): readonly CompiledRule[] {
   return policy.rules
     .map((_, index) => compileRule(policy, index, layerOf(scene), scene.domains))
