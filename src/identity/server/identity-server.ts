@@ -348,17 +348,17 @@ export class IdentityServer {
   }
 
   #verify(chain: readonly Uint8Array[]): VerifiedX509Svid | RefusedX509Svid {
-    const { trustDomain, clock } = this.#options;
-    const { adminIds = [] } = this.#options;
-    // Of another trust domain nobody is known but an administrator that the configuration names.
-    const isKnown = (domain: TrustDomain) => adminIds.some((id) => trustDomainOf(id) === domain);
-    const bundleOf = (domain: TrustDomain) =>
-      domain === trustDomain
-        ? this.bundles.own.value
-        : isKnown(domain)
-          ? (this.bundles.federatedWith(domain) ?? undefined)
-          : undefined;
-    return verifyX509Svid(chain, bundleOf, clock.now());
+    return verifyX509Svid(chain, (domain) => this.#bundleOf(domain), this.#options.clock.now());
+  }
+
+  /** Of another trust domain nobody is known but an administrator that the configuration names. */
+  #bundleOf(domain: TrustDomain): Bundle | undefined {
+    const { trustDomain, adminIds = [] } = this.#options;
+    if (domain === trustDomain) {
+      return this.bundles.own.value;
+    }
+    const isKnown = adminIds.some((id) => trustDomainOf(id) === domain);
+    return isKnown ? (this.bundles.federatedWith(domain) ?? undefined) : undefined;
   }
 
   #isWelcome(id: SpiffeId): boolean {
@@ -369,7 +369,13 @@ export class IdentityServer {
   /** A connection whose proof rests on an authority that was taken out does not stay. */
   #disconnectUnproven(listeners: readonly RpcListener<Caller>[]): () => void {
     const { clock } = this.#options;
-    const lost = (chain: readonly Uint8Array[]) => hasLostAuthority(chain, this.bundles.own.value, clock.now());
+    const isLost = (caller: Caller): boolean => {
+      if (caller.kind === "local" || caller.svid === null) {
+        return false;
+      }
+      const bundle = this.#bundleOf(caller.svid.trustDomain);
+      return bundle === undefined || hasLostAuthority(caller.chain, bundle, clock.now());
+    };
     let count = this.authorities.value.length;
     return this.authorities.watch((next) => {
       const removed = next.length <= count;
@@ -377,7 +383,7 @@ export class IdentityServer {
       if (removed) {
         clock.after(REVOKED_MS, () => {
           for (const listener of listeners) {
-            listener.disconnect((caller) => caller.kind === "remote" && caller.svid !== null && lost(caller.chain));
+            listener.disconnect(isLost);
           }
         });
       }
