@@ -44,6 +44,7 @@ test("a key set is read again when its Cache-Control says, within bounds; a fail
   });
   await settle();
   assert.deepEqual([asked, jwks.keySets.value.get(URL), timeouts[0]], [1, EMPTY, 3_000]);
+  assert.equal(jwks.faults.size, 0);
   clock.advance(119_999);
   await settle();
   assert.equal(asked, 1);
@@ -56,6 +57,7 @@ test("a key set is read again when its Cache-Control says, within bounds; a fail
     await settle();
     assert.equal(asked, want);
     assert.equal(jwks.keySets.value.get(URL), want < 4 ? EMPTY : '{"keys": []}');
+    assert.equal(jwks.faults.has(URL), want < 4);
   }
   jwks.follow([]);
   assert.equal(jwks.keySets.value.size, 0);

@@ -37,6 +37,8 @@ const MAX_URLS = 1_000;
 interface Followed {
   timeoutMs: number;
   failures: number;
+  /** Null where the last answer was good, or none has come yet. */
+  fault: string | null;
   /** When it was last asked for. */
   askedMs: number;
   busy: boolean;
@@ -78,10 +80,15 @@ export class Jwks {
         known.timeoutMs = timeoutMs;
         continue;
       }
-      const followed: Followed = { timeoutMs, failures: 0, askedMs: 0, busy: false, cancel: null };
+      const followed: Followed = { timeoutMs, failures: 0, fault: null, askedMs: 0, busy: false, cancel: null };
       this.#followed.set(url, followed);
       void this.#fetch(url, followed);
     }
+  }
+
+  /** Why a set could not be read when it was last asked for, by its URL. */
+  get faults(): ReadonlyMap<string, string> {
+    return new Map([...this.#followed].flatMap(([url, { fault }]) => (fault === null ? [] : [[url, fault] as const])));
   }
 
   /** A token was signed with a key that is not in the set: perhaps there is a newer one. */
@@ -103,6 +110,7 @@ export class Jwks {
       // What cannot be read is no set: the last one stays.
       parseJwks(answer.body);
       followed.failures = 0;
+      followed.fault = null;
       nextMs = refreshMs(answer.headers["cache-control"]);
       if (this.#followed.get(url) === followed && this.keySets.value.get(url) !== answer.body) {
         log.info("key set read", { url });
@@ -110,6 +118,7 @@ export class Jwks {
       }
     } catch (error) {
       const { message, hint } = toEveryhopError(error);
+      followed.fault = message;
       if (followed.failures === 0) {
         log.warn("a key set cannot be read; without one its tokens are refused", { url, error: message, hint });
       }

@@ -112,6 +112,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
       kills: identities.kills.value,
       server: options.svid.value,
       now: clock.now(),
+      keyFaults: jwks.faults,
     });
   const parts = { loop, push, reports };
   registerGauges(options.metrics, gaugesOf(parts, identities));

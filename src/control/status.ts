@@ -20,6 +20,8 @@ export interface StatusSources {
   readonly kills: readonly KilledIdentity[];
   readonly server: X509Svid;
   readonly now: number;
+  /** Key sets that could not be read, by URL, with the reason. */
+  readonly keyFaults: ReadonlyMap<string, string>;
 }
 
 const DENIALS_SHOWN = 50;
@@ -32,7 +34,7 @@ export function statusDocument(sources: StatusSources): StatusDocument {
     trustDomain,
     identities: identities(sources),
     proxies: proxies(push),
-    policies: loop.world.policies.map((policy) => policyStatus(policy, loop)),
+    policies: loop.world.policies.map((policy) => policyStatus(policy, loop, sources.keyFaults)),
     problems: loop.problems,
     denials: reports.denials.latest(DENIALS_SHOWN),
     dryRuns: reports.dryRuns(),
@@ -76,9 +78,30 @@ function identities({ push, reports, issued, server, now }: StatusSources): Iden
   return [...listed.values()];
 }
 
-function policyStatus(policy: Resource, loop: Loop): PolicyStatus {
+function policyStatus(policy: Resource, loop: Loop, keyFaults: StatusSources["keyFaults"]): PolicyStatus {
   const { kind, place } = policy;
-  return { name: policyName(policy), kind, source: `${place.file}:${place.line}`, findings: findingsOf(policy, loop) };
+  const findings = [...findingsOf(policy, loop), ...keyFindings(policy, keyFaults)];
+  return { name: policyName(policy), kind, source: `${place.file}:${place.line}`, findings };
+}
+
+/** Key sets that the policy names and that cannot be read now. */
+function keyFindings(policy: Resource, keyFaults: StatusSources["keyFaults"]): Issue[] {
+  const rules = policy.kind === "RequestAuthentication" ? policy.jwtRules : [];
+  return rules.flatMap(({ jwksUri }, index): Issue[] => {
+    const fault = jwksUri === null ? undefined : keyFaults.get(jwksUri);
+    return fault === undefined
+      ? []
+      : [
+          {
+            code: "key-set-unread",
+            severity: "warning",
+            message: `the key set cannot be read: ${fault}`,
+            ...policy.place,
+            path: `spec.jwtRules[${index}].jwksUri`,
+            hint: "tokens are judged by the set that was read last; where none was, they are refused",
+          },
+        ];
+  });
 }
 
 /** A finding belongs to the resource that begins last before it in its file. */

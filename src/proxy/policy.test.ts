@@ -68,6 +68,13 @@ class Shop {
       { name: "shop", serve: app },
       { name: "db", protocol: "tcp", serve: (socket) => void socket.end("rows") },
       { name: "caller", serve: () => {} },
+      {
+        name: "authz",
+        serve: httpApp((request, response) => {
+          response.setHeader("x-seen", String(request.headers["x-forwarded-client-cert"]));
+          response.end();
+        }),
+      },
     ]);
   }
 
@@ -382,6 +389,19 @@ describe("CUSTOM over gRPC", () => {
     );
   });
 
+  it("a client that waits to be told to send its body is told so", async () => {
+    authorizer.answer = { status: { code: 0 } };
+    shop.enforce("shop", [custom()], meshConfig({ includeRequestBodyInCheck: { maxRequestBytes: 8 } }));
+    const caller = await mtls(shop.mesh.member("shop").inboundPort, testSvid(shop.mesh.ca, id("caller")));
+    caller.write("POST / HTTP/1.1\r\nhost: shop\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+    assert.match(await untilMatch(caller, /\r\n\r\n/), /^HTTP\/1\.1 100 Continue\r\n\r\n$/);
+    caller.write("hello");
+    assert.match(await untilMatch(caller, /served/), /HTTP\/1\.1 200/);
+    assert.equal(authorizer.checks.at(-1)?.attributes?.request?.http?.body, "hello");
+    assert.equal(shop.seen[0]?.body, "hello");
+    caller.destroy();
+  });
+
   it("where it gives no answer the request is denied, unless the provider fails open", async () => {
     authorizer.answer = null;
     shop.enforce("shop", [custom()], meshConfig({ statusOnError: "503" }));
@@ -482,6 +502,18 @@ describe("CUSTOM over HTTP", () => {
     answer = (_, response) => response.writeHead(500).end();
     assert.equal((await shop.ask()).status, 403);
     assert.equal(shop.seen.length, 0);
+  });
+
+  it("one that is a service of the mesh is asked through the own sidecar, by mutual TLS", async () => {
+    const provider = {
+      service: "authz.prod.svc.cluster.local",
+      port: 9000,
+      timeout: "5s",
+      headersToUpstreamOnAllow: ["x-seen"],
+    };
+    shop.enforce("shop", [custom()], { extensionProviders: [{ name: "authz", envoyExtAuthzHttp: provider }] });
+    assert.equal((await shop.ask()).status, 200);
+    assert.match(String(shop.seen[0]?.headers["x-seen"]), /URI=spiffe:\/\/example\.com\/ns\/prod\/sa\/shop$/);
   });
 
   it("one that does not answer in time denies; a client that goes away is forgotten", async () => {
