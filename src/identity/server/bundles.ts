@@ -13,6 +13,7 @@ import {
   sameAuthorities,
   unionOf,
   withoutExpired,
+  withoutKey,
   writeOwnBundle,
 } from "./own-bundle.ts";
 import type { Registry } from "./registry.ts";
@@ -140,6 +141,15 @@ export class Bundles {
       return { ...own, appended: { ...own.appended, ...joined([own.appended, extra]), sequence } };
     });
     return this.own.value;
+  }
+
+  /** Takes out a JWT key that is not this server's: appended, from below, or of a server that is no more. Whether it was there. */
+  async withdrawKey(keyId: string): Promise<boolean> {
+    const there = this.own.value.jwtAuthorities.some((authority) => authority.keyId === keyId);
+    if (there) {
+      await this.#changeOwn((own) => withoutKey(own, keyId));
+    }
+    return there;
   }
 
   /** RACE: other servers change it too; each change is made on what is there, in one transaction. */

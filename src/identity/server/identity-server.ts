@@ -193,7 +193,7 @@ export class IdentityServer {
       (by) => guard(Entry, entryService(registry), by),
       (by) => guard(SVID, svidService(registry, issuer, bundles), by),
       (by) => guard(BundleApi, bundleService(bundles, authority.upstream), by),
-      (by) => guard(LocalAuthority, localAuthorityService(authority), by),
+      (by) => guard(LocalAuthority, localAuthorityService(authority, bundles), by),
       (by) => guard(TrustDomainApi, trustDomainService(federation, bundles), by),
       (by) => guard(Node, watch.service(), by),
     ];

@@ -5,11 +5,15 @@ import type { Rotation } from "../authority/rotation.ts";
 import { lastOld, type Rotated, type SlotState, slotIn } from "../authority/slots.ts";
 import type { Upstream } from "../authority/upstream.ts";
 import type { X509Authority } from "../authority/x509-authority.ts";
+import type { Bundles } from "./bundles.ts";
 import type { GuardedHandlers } from "./guard.ts";
 import { seconds } from "./wire.ts";
 
 /** spire.api.server.localauthority.v1.LocalAuthority: an operator prepares, activates, taints and revokes what signs. */
-export function localAuthorityService({ x509, jwt, upstream }: Authority): GuardedHandlers<typeof LocalAuthority> {
+export function localAuthorityService(
+  { x509, jwt, upstream }: Authority,
+  bundles: Pick<Bundles, "withdrawKey">,
+): GuardedHandlers<typeof LocalAuthority> {
   return {
     getX509AuthorityState: () => stateOf(x509),
     getJWTAuthorityState: () => stateOf(jwt),
@@ -31,10 +35,10 @@ export function localAuthorityService({ x509, jwt, upstream }: Authority): Guard
       return { revokedAuthority: { authorityId: (await x509.revoke(authorityId)).id } };
     },
     async revokeJWTAuthority({ authorityId }) {
-      const { id } = await jwt.revoke(authorityId);
+      await revokeKey(jwt, bundles, authorityId);
       // It came back from above else: its name is known there.
-      await upstream?.revoke(id);
-      return { revokedAuthority: { authorityId: id } };
+      await upstream?.revoke(authorityId);
+      return { revokedAuthority: { authorityId } };
     },
     async taintX509UpstreamAuthority({ subjectKeyId }) {
       const id = upstreamId(x509, upstream, subjectKeyId, "provided subject key id is not valid");
@@ -47,6 +51,22 @@ export function localAuthorityService({ x509, jwt, upstream }: Authority): Guard
       return { upstreamAuthoritySubjectKeyId: id };
     },
   };
+}
+
+/** As SPIRE: an old key of ours, or one of the bundle that is none of ours. Errors: in SPIRE's words. */
+async function revokeKey(jwt: Authority["jwt"], bundles: Pick<Bundles, "withdrawKey">, id: string): Promise<void> {
+  const slot = jwt.slots.find(({ authority }) => authority.id === id);
+  if (slot?.state === "prepared") {
+    throw new EveryhopError("invalid-argument", "invalid authority ID: unable to use a prepared key");
+  }
+  if (slot !== undefined || id === "") {
+    await jwt.revoke(id);
+  } else if (!(await bundles.withdrawKey(id))) {
+    throw new EveryhopError(
+      "invalid-argument",
+      "invalid authority ID: no JWT authority found with provided authority ID",
+    );
+  }
 }
 
 /** What hangs below an upstream authority is believed by that one's roots: there it is tainted and revoked. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { Agent } from "../../gen/spire/api/server/agent/v1/agent_pb.js";
@@ -57,7 +58,13 @@ for (const kind of ["x509", "jwt"] as const) {
     assert.equal((await state()).prepared?.authorityId, next);
     const wrong = "only Old local authorities can be tainted: unsupported local authority status: PREPARED";
     await assert.rejects(taint(next), invalid(wrong));
-    await assert.rejects(revoke(next), invalid("invalid authority ID: only Old local authority can be revoked"));
+    const prepared = { x509: "only Old local authority can be revoked", jwt: "unable to use a prepared key" }[kind];
+    await assert.rejects(revoke(next), invalid(`invalid authority ID: ${prepared}`));
+    const unknown = {
+      x509: "only Old local authority can be revoked",
+      jwt: "no JWT authority found with provided authority ID",
+    }[kind];
+    await assert.rejects(revoke("abc"), invalid(`invalid authority ID: ${unknown}`));
 
     assert.equal((await activate(next))?.authorityId, next);
     const after = await state();
@@ -72,6 +79,20 @@ for (const kind of ["x509", "jwt"] as const) {
     assert.equal((kind === "x509" ? bundle.x509Authorities : bundle.jwtAuthorities).length, 1);
   });
 }
+
+test("a JWT key of the bundle that is none of ours can be revoked too, as in SPIRE", async (t) => {
+  const server = await testServer(t);
+  const { publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const foreign = { keyId: "foreign", publicKey: publicKey.export({ format: "der", type: "spki" }) };
+  await server.local(Bundle).appendBundle({ jwtAuthorities: [foreign] });
+  const { revoke } = operations(server).jwt;
+  assert.equal((await revoke("foreign"))?.authorityId, "foreign");
+  const { jwtAuthorities } = await server.local(Bundle).getBundle({});
+  assert.deepEqual(
+    jwtAuthorities.map(({ keyId }) => keyId),
+    [server.authority.jwt.active().id],
+  );
+});
 
 test("without an upstream authority there is none to taint or to revoke; WIT is not there", async (t) => {
   const client = (await testServer(t)).local(LocalAuthority);

@@ -92,6 +92,18 @@ export function withoutExpired(own: OwnBundle, now: number, appendedBefore: numb
   return same ? own : { ...own, appended, servers: live };
 }
 
+/** Without a JWT key, whoever published it; the same where nobody did. */
+export function withoutKey(own: OwnBundle, keyId: string): OwnBundle {
+  const less = (bundle: Bundle): Bundle => {
+    const jwtAuthorities = bundle.jwtAuthorities.filter((authority) => authority.keyId !== keyId);
+    return jwtAuthorities.length === bundle.jwtAuthorities.length ? bundle : { ...bundle, jwtAuthorities };
+  };
+  const servers = new Map([...own.servers].map(([id, bundle]) => [id, less(bundle)] as const));
+  const appended = less(own.appended);
+  const same = appended === own.appended && [...own.servers].every(([id, bundle]) => servers.get(id) === bundle);
+  return same ? own : { ...own, appended, servers };
+}
+
 function unexpired(bundle: Bundle, now: number): Bundle {
   const x509Authorities = bundle.x509Authorities.filter((der) => parseCertificate(der).notAfterMs > now);
   const jwtAuthorities = bundle.jwtAuthorities.filter(({ expiresAtMs }) => expiresAtMs === null || expiresAtMs > now);

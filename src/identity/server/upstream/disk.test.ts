@@ -160,7 +160,7 @@ test("LocalAuthority below an upstream authority: ours are not tainted or revoke
   const [first, second] = [testCa("first root"), testCa("second root")];
   write([first], [first]);
   const { authority, upstream } = await open();
-  const service = localAuthorityService(authority);
+  const service = localAuthorityService(authority, { withdrawKey: async () => false });
   const context = {} as never;
   const taint = async (subjectKeyId: string) =>
     service.taintX509UpstreamAuthority?.({ subjectKeyId } as never, context);
