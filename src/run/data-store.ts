@@ -1,9 +1,11 @@
 /** The server's database: its block in the configuration, and the store that is opened by it. */
 import { join, resolve } from "node:path";
 import type { Clock } from "../core/base/clock.ts";
+import { type EveryhopError, toEveryhopError } from "../core/base/errors.ts";
 import { object, oneOf, optional, refined, required, string } from "../core/base/validate.ts";
 import type { Log } from "../io/log.ts";
 import { lockFolder } from "../io/store/folder-lock.ts";
+import { type ConnectOptions, readConnection } from "../io/store/postgres/connection.ts";
 import { parseConnectionString } from "../io/store/postgres/connection-string.ts";
 import { openPostgresStore } from "../io/store/postgres/postgres.ts";
 import { openSqliteStore } from "../io/store/sqlite.ts";
@@ -47,6 +49,22 @@ export function dataStoreConfig(given: Given, dir: string): DataStoreConfig {
   return { kind: "postgres", connection, passwordFile: passwordFile === undefined ? null : resolve(dir, passwordFile) };
 }
 
+/** What is wrong with the files that a connection names; null where all can be read. Nothing is connected to. */
+export function connectionFault(config: DataStoreConfig): EveryhopError | null {
+  try {
+    if (config.kind === "postgres") {
+      readConnection(connectOptions(config));
+    }
+    return null;
+  } catch (error) {
+    return toEveryhopError(error);
+  }
+}
+
+function connectOptions({ connection, passwordFile }: DataStoreConfig & { readonly kind: "postgres" }): ConnectOptions {
+  return { connection, ...(passwordFile === null ? {} : { passwordFile }) };
+}
+
 export interface OpenDataStore {
   readonly store: Store;
   /** Why the database cannot be reached now, or null. */
@@ -74,10 +92,8 @@ export async function openDataStore(
       log.error("the database is away: what is known is served on, nothing is changed or signed", { error });
     }
   };
-  const { connection, passwordFile } = config;
   try {
-    const options = { connection, clock, onState, ...(passwordFile === null ? {} : { passwordFile }) };
-    const store = await openPostgresStore(options);
+    const store = await openPostgresStore({ ...connectOptions(config), clock, onState });
     const close = async (): Promise<void> => {
       await store.close();
       unlock();

@@ -7,6 +7,7 @@ import { describeWorkload } from "../control/world.ts";
 import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { systemClock } from "../io/clock.ts";
 import { watchFiles } from "../io/watch-files.ts";
+import { connectionFault } from "./data-store.ts";
 import { keepingOf, manifestIssues, readManifest } from "./manifest-check.ts";
 import { readServerFile, type ServerConfig } from "./server-config.ts";
 
@@ -45,13 +46,22 @@ function issuesOf(
 ): readonly Issue[] {
   try {
     const { config, findings } = readServerFile(file, options);
-    return [...findings, ...policyIssues(config, baseDir)];
+    return [...findings, ...databaseIssues(config, file), ...policyIssues(config, baseDir)];
   } catch (error) {
     if (error instanceof EveryhopError && error.issues.length > 0) {
       return error.issues;
     }
     throw error;
   }
+}
+
+/** Files that the connection names and nobody can read: what else is wrong with it only the database can say. */
+function databaseIssues({ dataStore }: ServerConfig, file: string): Issue[] {
+  const fault = connectionFault(dataStore);
+  const { code, message, hint } = fault ?? {};
+  return code === undefined || message === undefined
+    ? []
+    : [{ code, severity: "error", message, file, path: "dataStore", ...(hint === undefined ? {} : { hint }) }];
 }
 
 function policyIssues({ policies, trustDomain, services, meshConfig }: ServerConfig, baseDir: string): Issue[] {
