@@ -13,8 +13,8 @@ import { makeClient } from "../io/rpc/adapter.ts";
 import { SPIFFE_CHANNEL_OPTIONS, spiffeCredentials } from "../io/rpc/channel.ts";
 
 export interface ControlOptions {
-  /** `host:port`. */
-  readonly target: string;
+  /** `host:port` of each replica of the control plane, at least one. */
+  readonly targets: readonly string[];
   readonly trustDomain: TrustDomain;
   /** The sidecar's own SVID and what it believes; both from the Workload API. */
   readonly svid: Cell<X509Svid | null>;
@@ -33,16 +33,20 @@ export class ControlLink {
   readonly #unwatch: () => void;
   #clients: ReturnType<ControlLink["connectClients"]> | null = null;
   #closed = false;
+  /** Which of the targets is asked; where to begin is drawn, so that not all sidecars come to the first of one list. */
+  #at: number;
 
   constructor(options: ControlOptions) {
     this.options = options;
-    const { bundles, trustDomain } = options;
+    const { bundles, trustDomain, targets, random = Math.random } = options;
+    this.#at = Math.floor(random() * targets.length);
     this.#authorities = new Cell<readonly Uint8Array[]>(bundles.value.get(trustDomain) ?? []);
     this.#unwatch = bundles.watch((next) => this.#authorities.set(next.get(trustDomain) ?? []));
   }
 
   private connectClients() {
-    const { target, svid } = this.options;
+    const { targets, svid } = this.options;
+    const target = targets[this.#at % targets.length] ?? "";
     const credentials = spiffeCredentials({
       svid,
       authorities: this.#authorities,
@@ -74,6 +78,15 @@ export class ControlLink {
       this.#clients = this.connectClients();
     }
     return this.#clients;
+  }
+
+  /** A stream of these clients was lost: the next one goes to the next replica. RACE: each of two streams says so; one moves on. */
+  leave(clients: ControlLink["clients"]): void {
+    if (clients !== null && clients === this.#clients && this.options.targets.length > 1 && !this.#closed) {
+      this.#at++;
+      this.#clients = null;
+      clients.ads.close();
+    }
   }
 
   close(): void {
@@ -129,23 +142,25 @@ export class Redial<Request, Response> {
       return;
     }
     this.#stream = stream;
+    const { clients } = this.#link;
     stream.on("data", (response: Response) => {
       this.#attempt = 0;
       if (this.#stream === stream) {
         this.#handlers.data(response);
       }
     });
-    stream.on("error", (error) => this.#lost(stream, error.message));
-    stream.on("end", () => this.#lost(stream, "the control plane ended the stream"));
+    stream.on("error", (error) => this.#lost(stream, clients, error.message));
+    stream.on("end", () => this.#lost(stream, clients, "the control plane ended the stream"));
     this.#handlers.opened(stream);
   }
 
-  #lost(stream: ClientDuplexStream<Request, Response>, message: string): void {
+  #lost(stream: ClientDuplexStream<Request, Response>, clients: ControlLink["clients"], message: string): void {
     if (this.#stream !== stream) {
       return;
     }
     this.#stream = null;
     stream.cancel();
+    this.#link.leave(clients);
     this.#handlers.lost(message);
     const { clock, random = Math.random } = this.#link.options;
     this.#cancelRetry = clock.after(backoffMs(this.#attempt++, RETRY, random()), () => this.start());

@@ -124,10 +124,10 @@ describe("a sidecar and its control plane", () => {
   });
 
   const own = new Cell<X509Svid | null>(testSvid(ca, sidecarId(TRUST_DOMAIN), valid));
-  const connect = (svid: Cell<X509Svid | null> = own): ControlLink => {
+  const connect = (svid: Cell<X509Svid | null> = own, others: readonly string[] = []): ControlLink => {
     const { port } = listener;
     const link = new ControlLink({
-      target: `127.0.0.1:${port}`,
+      targets: [...others, `127.0.0.1:${port}`],
       trustDomain: TRUST_DOMAIN,
       svid,
       bundles,
@@ -186,6 +186,23 @@ describe("a sidecar and its control plane", () => {
     const again = await requests.next();
     assert.deepEqual(again.initialResourceVersions, { [NAME]: "v1" });
     assert.equal(again.node?.id, NAME);
+  });
+
+  it("goes to the next replica where one is away, and says what it holds", async () => {
+    // Nobody listens on port 1.
+    const subscription = subscribe(connect(own, ["127.0.0.1:1"]), () => {});
+    const first = await requests.next();
+    assert.deepEqual(first.initialResourceVersions, {});
+    (await streams.next()).write(answer("v1", "n1", bytes(1)) as never);
+    await requests.next();
+    assert.equal(subscription.state.value.kind, "synced");
+    await listener.close();
+    await serve(listener.port);
+    assert.deepEqual(
+      (await requests.next()).initialResourceVersions,
+      { [NAME]: "v1" },
+      "past the one that is away again",
+    );
   });
 
   it("talks to the server of its trust domain and to nobody else", async () => {

@@ -45,7 +45,7 @@ test("a sidecar's configuration is read", () => {
   assert.deepEqual(config.inbound, { host: "0.0.0.0", port: 15006 });
   assert.deepEqual(config.outbound.db, { host: "127.0.0.1", port: 15432 });
   assert.deepEqual(config.capture, { outbound: { host: "127.0.0.1", port: 15001 } });
-  assert.equal(config.control, "[::1]:15010");
+  assert.deepEqual(config.control, ["[::1]:15010"]);
   assert.equal(config.workload.pidFile, join(folder, "shop.pid"));
   assert.deepEqual([config.accessLog, config.logLevel, config.workload.pid], ["-", "info", null]);
 });

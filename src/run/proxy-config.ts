@@ -6,6 +6,7 @@ import {
   integer,
   object,
   oneOf,
+  oneOrMany,
   optional,
   record,
   refined,
@@ -26,8 +27,8 @@ export interface ProxyConfig {
   /** `unix://…` */
   readonly agentSocket: string;
   readonly brokerSocket: string;
-  /** `host:port` of the control plane. */
-  readonly control: string;
+  /** `host:port` of each replica of the control plane. */
+  readonly control: readonly string[];
   /** The process whose identity this sidecar serves with. */
   readonly workload: { readonly spiffeId: SpiffeId; readonly pid: number | null; readonly pidFile: string | null };
   readonly inbound: Address;
@@ -71,7 +72,7 @@ const SHAPE = object({
   trustDomain: required(trustDomain),
   agentSocket: required(socket),
   brokerSocket: required(socket),
-  control: required(address),
+  control: required(oneOrMany(address)),
   workload: required(
     object({
       spiffeId: required(spiffeId),
@@ -119,9 +120,7 @@ export function loadProxyConfig(file: string): ProxyConfig {
   const at = (path: string) => resolve(dirname(file), path);
   return {
     ...value,
-    control: value.control.host.includes(":")
-      ? `[${value.control.host}]:${value.control.port}`
-      : `${value.control.host}:${value.control.port}`,
+    control: value.control.map(({ host, port }) => `${host.includes(":") ? `[${host}]` : host}:${port}`),
     workload: { spiffeId: workload.spiffeId, pid, pidFile: pidFile === undefined ? null : at(pidFile) },
     outbound,
     capture,

@@ -61,7 +61,7 @@ export async function runProxy(config: ProxyConfig, log: Log): Promise<ProxyProc
   });
   const identity = followService(config, sidecar, own, log);
   const link = new ControlLink({
-    target: config.control,
+    targets: config.control,
     trustDomain: config.trustDomain,
     svid: own.svid,
     bundles: own.bundles,
