@@ -127,6 +127,14 @@ function keyOf(der: Uint8Array): string {
   return Buffer.from(der).toString("base64");
 }
 
+/** The first of each key, where it stood. */
 function distinct<T>(items: readonly T[], key: (item: T) => string): T[] {
-  return [...new Map(items.map((item) => [key(item), item] as const).reverse()).values()].reverse();
+  const found = new Map<string, T>();
+  for (const item of items) {
+    const name = key(item);
+    if (!found.has(name)) {
+      found.set(name, item);
+    }
+  }
+  return [...found.values()];
 }
