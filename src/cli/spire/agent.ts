@@ -56,6 +56,7 @@ function agentText(agent: Message): string {
     ["Banned", agent.banned && "true"],
     ["Serial number", !agent.banned && agent.x509svidSerialNumber],
     ["Can re-attest", String(agent.canReattest)],
+    ["Agent version", agent.agentVersion || false],
   ];
   return `${rows.flatMap(([name, value]) => (value === false ? [] : [`${name.padEnd(17)} : ${value}`])).join("\n")}\n`;
 }

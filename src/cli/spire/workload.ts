@@ -1,6 +1,6 @@
 /** `spire-agent api fetch [x509]|fetch jwt|validate jwt|watch`: the Workload API of the local agent. */
 import { existsSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { toJson } from "@bufbuild/protobuf";
 import { parseCertificate } from "../../core/x509/certificate.ts";
 import { splitDer } from "../../core/x509/der.ts";
@@ -29,9 +29,9 @@ const FLAGS: Flags = {
 export function agentTarget(given: Given): string {
   const { SPIFFE_ENDPOINT_SOCKET: environment } = process.env;
   const standard = existsSync(DEFAULT_AGENT_SOCKET) ? DEFAULT_AGENT_SOCKET : meshIfAny({})?.agentSocket;
-  const path = given.text("socketPath") || environment || standard;
+  const address = given.text("socketPath") || environment || standard;
   return socketTarget(
-    workloadSocket(path?.includes(":") === false ? `unix://${join(process.cwd(), "/", path)}` : path, {}),
+    address === undefined || address.startsWith("unix:") ? workloadSocket(address, {}) : resolve(address),
   );
 }
 
