@@ -18,7 +18,9 @@ interface Options extends MeshOptions {
 export function define(program: Command): void {
   const audit = program.command("audit").description("what was issued, used, and left behind");
   addMeshOptions(audit.command("certificates"))
-    .description("every certificate against the journal; exit code 1 where one is not accounted for")
+    .description(
+      "every certificate against the journal and the signer's log; exit code 1 where one is not accounted for",
+    )
     .option("--json", "as JSON")
     .addHelpText("after", "\nExample:\n  everyhop audit certificates --dir examples/payments")
     .action(auditCertificates);
@@ -71,7 +73,7 @@ const DEADLINE_MS = 120_000;
 async function auditCertificates(options: Options): Promise<void> {
   const struct = await askServer(options, Admin, (admin) => admin.auditCertificates({}, { deadlineMs: DEADLINE_MS }));
   const audit = toJson(StructSchema, struct) as JsonValue as unknown as CertificateAudit;
-  if (audit.duplicates > 0 || audit.unjournaled > 0 || audit.mismatches.length > 0) {
+  if (audit.duplicates + audit.unjournaled + audit.mismatches.length + audit.unlogged.length > 0) {
     process.exitCode = 1;
   }
   if (options.json === true) {
@@ -89,9 +91,16 @@ async function auditCertificates(options: Options): Promise<void> {
   print(table([["SPIFFE ID", "SERIAL", "GRANTED BY", "UNTIL"], ...rows]));
   print(
     `\n${audit.issued} certificates issued (the newest ${rows.length} are shown), ${audit.tokens} tokens, ` +
-      `${audit.duplicates} duplicate serials, ${audit.unjournaled} not in the journal, ${audit.unfinished} never handed out`,
+      `${audit.duplicates} duplicate serials, ${audit.unjournaled} not in the journal, ` +
+      `${audit.unlogged.length} not in the signer's log, ${audit.unfinished} never handed out`,
   );
   for (const { spiffeId, serial, seenBy } of audit.unknown) {
     print(`not in the journal: ${spiffeId}, serial ${serial}, seen by ${seenBy}`);
+  }
+  for (const serial of audit.unlogged) {
+    print(`not in the signer's log: serial ${serial}`);
+  }
+  for (const serial of audit.mismatches) {
+    print(`not what was intended: serial ${serial}`);
   }
 }

@@ -149,6 +149,11 @@ export class Authority {
     await Promise.all([this.x509.settled(), this.jwt.settled()]);
   }
 
+  /** Who has the keys. */
+  get signer(): SigningService {
+    return this.#options.signer;
+  }
+
   get #caTtlMs(): number {
     return this.#options.caTtlMs ?? 24 * HOUR;
   }

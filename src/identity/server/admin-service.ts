@@ -6,17 +6,20 @@ import type { Admin } from "../../gen/everyhop/admin/admin_pb.js";
 import type { Health } from "../../gen/grpc/health/health_pb.js";
 import { HealthCheckResponse_ServingStatus as ServingStatus } from "../../gen/grpc/health/health_pb.js";
 import type { Store } from "../../io/store/store.ts";
+import type { SigningService } from "../intent/service.ts";
 import { auditCertificates, type SeenCertificate } from "./audit.ts";
 import type { ChangeLog } from "./change-log.ts";
 import { explain } from "./explain.ts";
 import type { GuardedHandlers } from "./guard.ts";
 import type { Registry } from "./registry.ts";
+import { readSignerLog } from "./signer-log.ts";
 
 export interface AdminOptions {
   readonly store: Store;
   readonly registry: Registry;
   readonly clock: Clock;
   readonly changes: ChangeLog;
+  readonly signer: Pick<SigningService, "log">;
   /** Certificates known to be in use, beside those of agents. */
   readonly seen: () => Promise<readonly SeenCertificate[]>;
 }
@@ -27,11 +30,13 @@ const DEFAULT_CHANGES = 100;
 export function adminService(
   options: AdminOptions,
 ): Pick<GuardedHandlers<typeof Admin>, "auditCertificates" | "auditChanges" | "explainEntry"> {
-  const { store, registry, changes } = options;
+  const { store, registry, changes, signer } = options;
   return {
     async auditCertificates() {
+      const now = options.clock.now();
+      const log = await readSignerLog(signer);
       const seen = [...agentCertificates(registry), ...(await options.seen())];
-      return toStruct(await auditCertificates(store.issuance, seen));
+      return toStruct(await auditCertificates({ store: store.issuance, seen, log, now }));
     },
     auditChanges: async ({ limit }) => toStruct(await changes.changes(limit === 0 ? DEFAULT_CHANGES : limit)),
     explainEntry: (question) => toStruct(explain(registry, options.clock.now(), question)),

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { statSync } from "node:fs";
 import { test } from "node:test";
 import { toJson } from "@bufbuild/protobuf";
@@ -147,6 +148,39 @@ test("an audit accounts for every certificate, and finds one that was not made h
   const { unjournaled, unknown } = await audit();
   assert.equal(unjournaled, 1);
   assert.equal(unknown[0]?.serial, "0badc0de");
+});
+
+test("an audit finds what was signed around the journal, and what the signer's log has lost", async (t) => {
+  const server = await testServer(t);
+  const audit = async () =>
+    toJson(StructSchema, await server.local(Admin).auditCertificates({})) as unknown as CertificateAudit;
+  await server.agent();
+  assert.deepEqual((await audit()).unlogged, []);
+  const { id: authorityId } = server.authority.x509.active();
+  const notBeforeMs = Math.floor(server.clock.now() / 1000) * 1000;
+  const { publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const spki = publicKey.export({ format: "der", type: "spki" });
+  const names = { kind: "x509-svid", authorityId, serial: `4f${"07".repeat(15)}`, spki, dnsNames: [] } as const;
+  const times = { notBeforeMs, notAfterMs: notBeforeMs + 60_000 };
+  // As one would who has taken over the server: the signer is asked, and the journal is not told.
+  await server.signer.sign(await server.signer.prepare({ ...names, ...times, spiffeId: id("/stolen") }));
+  const around = await audit();
+  assert.equal(around.unjournaled, 1);
+  assert.deepEqual(around.unknown, [{ spiffeId: id("/stolen"), serial: names.serial, seenBy: "the signer's log" }]);
+  const intent = { ...around.certificates[0], serial: "4e".repeat(16) };
+  const about = {
+    kind: "x509-svid",
+    spiffeId: id("/a"),
+    entryId: "e",
+    authorityId,
+    dnsNames: [],
+    audiences: [],
+  } as const;
+  await server.store.issuance.intend([{ ...about, serial: intent.serial, digest: "00", ...times }], server.clock.now());
+  const der = (await server.store.issuance.list({ limit: 1 })).records[0]?.issued ?? new Uint8Array();
+  await server.store.issuance.record([{ serial: intent.serial, issued: der }]);
+  server.clock.advance(1);
+  assert.deepEqual((await audit()).unlogged, [intent.serial]);
 });
 
 test("why a workload gets no identity: what matches, what nearly does, and what is elsewhere", async (t) => {

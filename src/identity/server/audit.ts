@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
 import { parseCertificate } from "../../core/x509/certificate.ts";
 import type { IssuanceRecord, IssuanceStore } from "../../io/store/store.ts";
+import { JOURNAL_KEPT_MS } from "./registry.ts";
+import type { SignedLog } from "./signer-log.ts";
 
 /** A certificate that is somewhere in use. */
 export interface SeenCertificate {
@@ -17,13 +19,15 @@ export interface CertificateAudit {
   readonly issued: number;
   /** Serial numbers that stand in more than one certificate. */
   readonly duplicates: number;
-  /** Certificates in use that the journal does not know: they were not made here. */
+  /** In use, or in the signer's log, and unknown to the journal: made around this server. `unknown` names them. */
   readonly unjournaled: number;
+  /** Handed out, and not in the log of the signer that has the key: the log was cut, or the key was used elsewhere. */
+  readonly unlogged: readonly string[];
   /** Intended, and never handed out: a crash, or an identity that was cut off meanwhile. */
   readonly unfinished: number;
   /** JWT-SVIDs that were handed out. */
   readonly tokens: number;
-  /** Records whose certificate is not what was intended. */
+  /** Records whose certificate is not what was intended, or whose digest is not the one in the signer's log. */
   readonly mismatches: readonly string[];
   readonly unknown: readonly SeenCertificate[];
   /** The newest, oldest first. */
@@ -48,29 +52,45 @@ const PAGE = 2_000;
 /** Certificates in one answer; the counts are over all. */
 const MAX_LISTED = 10_000;
 
-/** Reads the whole journal, every certificate in it again, and compares with what is in use. */
-export async function auditCertificates(
-  store: IssuanceStore,
-  seen: readonly SeenCertificate[],
-): Promise<CertificateAudit> {
+export interface AuditSources {
+  readonly store: IssuanceStore;
+  /** Certificates in use. */
+  readonly seen: readonly SeenCertificate[];
+  /** RACE: read before the journal, which has each of its lines first. */
+  readonly log: SignedLog;
+  /** When the log was read. */
+  readonly now: number;
+}
+
+/** Reads the whole journal, every certificate in it again, and compares with the signer's log and with what is in use. */
+export async function auditCertificates({ store, seen, log, now }: AuditSources): Promise<CertificateAudit> {
   const counts = { issued: 0, duplicates: 0, unfinished: 0, tokens: 0 };
   const serials = new Set<string>();
   const mismatches: string[] = [];
+  const unlogged: string[] = [];
   const certificates: CertificateDocument[] = [];
+  const unjournaled = new Map(log.signed);
   for await (const record of journal(store)) {
-    const { kind, issued } = record;
+    const { kind, issued, serial } = record;
+    const logged = log.signed.get(serial);
+    unjournaled.delete(serial);
+    let differs = logged !== undefined && logged.digest !== record.digest;
     if (issued === null) {
       counts.unfinished++;
     } else if (kind === "jwt-svid") {
       counts.tokens++;
     } else {
       counts.issued++;
-      const serial = serialOf(issued);
-      counts.duplicates += serials.has(serial) ? 1 : 0;
-      serials.add(serial);
-      if (mismatch(record, issued)) {
-        mismatches.push(record.serial);
-      }
+      const own = serialOf(issued);
+      counts.duplicates += serials.has(own) ? 1 : 0;
+      serials.add(own);
+      differs ||= mismatch(record, issued);
+    }
+    if (differs) {
+      mismatches.push(serial);
+    }
+    if (issued !== null && logged === undefined && belongsInto(log, record, now)) {
+      unlogged.push(serial);
     }
     if (kind !== "jwt-svid") {
       certificates.push(documentOf(record, kind));
@@ -79,8 +99,19 @@ export async function auditCertificates(
       }
     }
   }
-  const unknown = seen.filter(({ serial }) => !serials.has(plain(serial)));
-  return { ...counts, unjournaled: unknown.length, mismatches, unknown, certificates };
+  const unknown = [...seen.filter(({ serial }) => !serials.has(plain(serial))), ...onlyLogged(unjournaled, now)];
+  return { ...counts, unjournaled: unknown.length, unlogged, mismatches, unknown, certificates };
+}
+
+/** Whether this very signer's log should have it: another replica's has its own, and earlier versions had none. */
+function belongsInto({ keys, since }: SignedLog, { authorityId, intendedAtMs }: IssuanceRecord, now: number): boolean {
+  return keys.has(authorityId) && intendedAtMs >= since && intendedAtMs < now;
+}
+
+function onlyLogged(left: SignedLog["signed"], now: number): SeenCertificate[] {
+  return [...left]
+    .filter(([, { notAfterMs }]) => notAfterMs >= now - JOURNAL_KEPT_MS)
+    .map(([serial, { spiffeId }]) => ({ spiffeId, serial, seenBy: "the signer's log" }));
 }
 
 async function* journal(store: IssuanceStore): AsyncGenerator<IssuanceRecord> {

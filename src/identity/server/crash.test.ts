@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { auditCertificates } from "./audit.ts";
 import { openAuthority } from "./crash-fixture.ts";
+import { readSignerLog } from "./signer-log.ts";
 
 const FIXTURE = new URL("./crash-fixture.ts", import.meta.url).pathname;
 
@@ -47,8 +48,9 @@ test("killed at any moment, the journal knows every certificate that was handed 
     assert.equal(Buffer.from((await store.issuance.get(serial))?.issued ?? []).toString("hex"), der);
   }
   const seen = [...handedOut.keys()].map((serial) => ({ serial, spiffeId: "", seenBy: "test" }));
-  const audit = await auditCertificates(store.issuance, seen);
-  assert.deepEqual([audit.duplicates, audit.unjournaled, audit.mismatches], [0, 0, []]);
+  const log = await readSignerLog(authority.signer);
+  const audit = await auditCertificates({ store: store.issuance, seen, log, now: Date.now() });
+  assert.deepEqual([audit.duplicates, audit.unjournaled, audit.mismatches, audit.unlogged], [0, 0, [], []]);
   assert.ok(audit.issued >= handedOut.size);
   assert.equal(authority.bundle.value.x509Authorities.length, 1, "each start found the CA of the first");
 });

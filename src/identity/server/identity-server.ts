@@ -320,12 +320,14 @@ export class IdentityServer {
   }
 
   #admin({ admin, seen }: ListenOptions, guarded: GuardOptions): Service {
-    const { store, registry, changes, clock } = this.#options;
+    const { store, registry, changes, clock, authority } = this.#options;
+    const { signer } = authority;
     const ownSvid = async (): Promise<readonly SeenCertificate[]> => [
       { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
       ...(await seen()),
     ];
-    return guard(Admin, { ...admin, ...adminService({ store, registry, changes, clock, seen: ownSvid }) }, guarded);
+    const own = adminService({ store, registry, changes, signer, clock, seen: ownSvid });
+    return guard(Admin, { ...admin, ...own }, guarded);
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {

@@ -29,7 +29,7 @@ export interface KnownIdentity {
 }
 
 /** After an SVID has expired. */
-const JOURNAL_KEPT_MS = 90 * 86_400_000;
+export const JOURNAL_KEPT_MS = 90 * 86_400_000;
 const TOKEN_GRACE_MS = 3_600_000;
 /** A page of the journal that is read at once. */
 const JOURNAL_PAGE = 5_000;
