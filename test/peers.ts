@@ -39,6 +39,8 @@ const PEERS = {
   "ssh-keygen": { commands: ["ssh-keygen"] },
   wrk: { commands: ["wrk"] },
   h2load: { commands: ["h2load"] },
+  /** SoftHSM's PKCS#11 library; its tool `softhsm2-util` is on PATH. */
+  softhsm: { probe: findSoftHsm },
   nft: { commands: ["nft"] },
   ip: { commands: ["ip"] },
   setpriv: { commands: ["setpriv"] },
@@ -135,6 +137,12 @@ function findConformance(): string | null {
     }
   }
   return null;
+}
+
+function findSoftHsm(): string | null {
+  const library = globSync("/usr/lib/{softhsm,*/softhsm}/libsofthsm2.so").sort().at(-1) ?? null;
+  const folders = (process.env.PATH ?? "").split(delimiter);
+  return folders.some((folder) => executable(join(folder, "softhsm2-util"))) ? library : null;
 }
 
 function probeOpenCheckout(): string | null {

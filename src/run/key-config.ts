@@ -9,8 +9,11 @@ import type { Ceilings, KeyPlace } from "../identity/intent/intent.ts";
 const path = string({ what: "a path" });
 
 export const keyManagerShape = object({
-  kind: required(oneOf("disk", "memory")),
+  kind: required(oneOf("disk", "memory", "pkcs11")),
   dir: optional(path),
+  module: optional(path),
+  tokenLabel: optional(string()),
+  pinFile: optional(path),
 });
 
 export const signerShape = object({
@@ -23,20 +26,40 @@ export const signerShape = object({
 type GivenKeys = NonNullable<ReturnType<typeof keyManagerShape.read>>;
 type GivenSigner = NonNullable<ReturnType<typeof signerShape.read>>;
 
-/** Fields that mean nothing with the kind. */
+const FIELDS: Readonly<
+  Record<GivenKeys["kind"], { readonly needed: readonly string[]; readonly more: readonly string[] }>
+> = {
+  disk: { needed: [], more: ["dir"] },
+  memory: { needed: [], more: [] },
+  pkcs11: { needed: ["module", "tokenLabel", "pinFile"], more: ["dir"] },
+};
+
+/** What is missing, and what means nothing with the kind. */
 export function keyManagerFaults(
   given: GivenKeys | undefined,
 ): readonly { readonly field: string; readonly message: string }[] {
-  const dir = given?.kind === "memory" && given.dir !== undefined;
-  return dir ? [{ field: "dir", message: "`dir` means nothing with `kind: memory`" }] : [];
+  const { kind = "disk", ...fields } = given ?? {};
+  const { needed, more } = FIELDS[kind];
+  const missing = needed.filter((field) => !Object.hasOwn(fields, field));
+  const idle = Object.keys(fields).filter((field) => !needed.includes(field) && !more.includes(field));
+  return [
+    ...missing.map((field) => ({ field: "kind", message: `\`kind: ${kind}\` needs \`${field}\`` })),
+    ...idle.map((field) => ({ field, message: `\`${field}\` means nothing with \`kind: ${kind}\`` })),
+  ];
 }
 
-/** With absolute paths. */
+/** With absolute paths; complete where `keyManagerFaults` found nothing. */
 export function keyPlace(given: GivenKeys | undefined, baseDir: string, dataDir: string): KeyPlace {
-  const { kind = "disk", dir } = given ?? {};
-  return kind === "memory"
-    ? { kind }
-    : { kind, dir: dir === undefined ? resolve(dataDir, "keys") : resolve(baseDir, dir) };
+  const { kind = "disk", dir, module = "", tokenLabel = "", pinFile = "" } = given ?? {};
+  const folder = dir === undefined ? resolve(dataDir, "keys") : resolve(baseDir, dir);
+  switch (kind) {
+    case "disk":
+      return { kind, dir: folder };
+    case "memory":
+      return { kind };
+    case "pkcs11":
+      return { kind, dir: folder, module: resolve(baseDir, module), tokenLabel, pinFile: resolve(baseDir, pinFile) };
+  }
 }
 
 const DAY = 86_400_000;

@@ -58,21 +58,27 @@ export function startSigner({ keys, logDir, log, entry = ENTRY }: SignerProcessO
   };
 }
 
-/** Node's permission model: what is read and written is named; no children, no workers, no inspector. */
+/** Node's permission model: what is read and written is named; no children, no workers, no inspector. A token's library is native code, which it does not bind. */
 function flagsFor(keys: KeyPlace, logDir: string): string[] {
-  if (keys.kind === "pkcs11") {
-    // The token's library opens what it needs; Node's own rights end where native code begins.
-    return ["--disable-sigusr1"];
-  }
-  const folders = [logDir, ...(keys.kind === "disk" ? [keys.dir] : [])];
+  const folders = [logDir, ...(keys.kind === "memory" ? [] : [keys.dir])];
+  const files = keys.kind === "pkcs11" ? [keys.pinFile, ...realPath(keys.pinFile)] : [];
   return [
     "--permission",
     "--allow-addons",
     "--disable-sigusr1",
     "--disable-warning=SecurityWarning",
-    ...[packageRoot(), ...folders].map((path) => `--allow-fs-read=${path}`),
+    ...[packageRoot(), ...folders, ...files].map((path) => `--allow-fs-read=${path}`),
     ...folders.map((path) => `--allow-fs-write=${path}`),
   ];
+}
+
+/** What a link leads to; nothing where the signer will say that it is missing. */
+function realPath(path: string): string[] {
+  try {
+    return [realpathSync(path)];
+  } catch {
+    return [];
+  }
 }
 
 /** The folder that holds the program and the packages it needs. */

@@ -85,7 +85,8 @@ export class Authority {
     this.#slots = loaded;
     this.#context = context;
     const { clock, signer, onError = () => {} } = options;
-    const shared = { clock, onError };
+    const isHeld = (id: string): boolean => signer.keys.value.has(id);
+    const shared = { clock, onError, isHeld };
     this.x509 = new Rotation<X509Authority>({
       ...shared,
       slots: loaded.x509,
@@ -102,7 +103,13 @@ export class Authority {
     });
     this.bundle = new Cell<Bundle>(emptyBundle(options.trustDomain));
     this.bundle.set(this.#bundleNow());
-    this.#unwatch = [signer.keys.watch(() => this.#replaceLost())];
+    // A signer that lost its keys (they were in memory) gets new ones at once; what the lost ones signed stays valid.
+    this.#unwatch = [
+      signer.keys.watch(() => {
+        void this.x509.check();
+        void this.jwt.check();
+      }),
+    ];
   }
 
   /** Loads what was kept, makes what is missing, and begins to rotate. Errors: `storage-failed`, `permission-denied`. */
@@ -210,14 +217,6 @@ export class Authority {
     const known = new Set([...this.#slots.x509, ...this.#slots.jwt].map(({ authority }) => authority.id));
     for (const { use, id } of [...signer.keys.value.values()].filter((key) => !known.has(key.id))) {
       await signer.discard(use, id);
-    }
-  }
-
-  /** A signer that lost its keys (they were in memory) gets new ones at once; what the lost ones signed stays valid. */
-  #replaceLost(): void {
-    const held = (id: string): boolean => this.#options.signer.keys.value.has(id);
-    for (const rotation of [this.x509, this.jwt]) {
-      rotation.replaceLost(held).catch((error: unknown) => this.#options.onError?.(error));
     }
   }
 

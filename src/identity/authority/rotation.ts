@@ -12,6 +12,8 @@ export interface RotationOptions<A extends Rotated> {
   readonly publish: (slots: readonly Slot<A>[]) => Promise<void>;
   /** Destroys the key of an authority that is no longer in any slot. */
   readonly discard: (authority: A) => Promise<void>;
+  /** Whether its key is there. One whose key is gone signs nothing more. Default: always. */
+  readonly isHeld?: (id: string) => boolean;
   readonly onError: (error: unknown) => void;
 }
 
@@ -103,15 +105,14 @@ export class Rotation<A extends Rotated> {
     });
   }
 
-  /** Keys that are gone sign nothing more, and others take over at once. `held` says whether the key of an id is there. */
-  replaceLost(held: (id: string) => boolean): Promise<void> {
-    return this.#enqueue(async () => {
-      const lost = (slot: Slot<A>): boolean => slot.state !== "old" && !held(slot.authority.id);
-      if (this.#running && this.#slots.some(lost)) {
-        await this.#put(this.#slots.map((slot) => (lost(slot) ? { ...slot, state: "old" as const } : slot)));
-        await this.#advance();
-      }
-    });
+  /** Looks now whether anything is due: a key may be gone. */
+  async check(): Promise<void> {
+    if (this.#running) {
+      await this.#enqueue(() => this.#advance()).then(
+        () => this.#schedule(null),
+        (error: unknown) => this.#failed(error),
+      );
+    }
   }
 
   /** Where `which` holds of the active one another takes over at once; of a prepared one, it is made anew. */
@@ -173,7 +174,12 @@ export class Rotation<A extends Rotated> {
 
   /** Whatever is due by now. */
   async #advance(): Promise<void> {
-    const now = this.#options.clock.now();
+    const { isHeld = () => true, clock } = this.#options;
+    const now = clock.now();
+    const lost = (slot: Slot<A>): boolean => slot.state !== "old" && !isHeld(slot.authority.id);
+    if (this.#slots.some(lost)) {
+      await this.#put(this.#slots.map((slot) => (lost(slot) ? { ...slot, state: "old" as const } : slot)));
+    }
     const expired = this.#slots.filter(({ authority }) => authority.notAfterMs <= now);
     if (expired.length > 0) {
       await this.#put(this.#slots.filter((slot) => !expired.includes(slot)));
@@ -198,15 +204,13 @@ export class Rotation<A extends Rotated> {
     }
     const delay = retryInMs ?? Math.max(0, this.#nextDueMs() - this.#options.clock.now());
     this.#cancel = this.#options.clock.after(delay, () => {
-      const done = this.#enqueue(() => this.#advance());
-      done.then(
-        () => this.#schedule(null),
-        (error: unknown) => {
-          this.#options.onError(error);
-          this.#schedule(RETRY_MS);
-        },
-      );
+      void this.check();
     });
+  }
+
+  #failed(error: unknown): void {
+    this.#options.onError(error);
+    this.#schedule(RETRY_MS);
   }
 
   #nextDueMs(): number {

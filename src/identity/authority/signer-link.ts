@@ -36,6 +36,8 @@ export interface SignerState {
 }
 
 const RESTART: BackoffRange = { firstMs: 100, maxMs: 10_000 };
+/** After a refusal of the PIN, the keys' rights or such: a token locks itself after a few wrong PINs. */
+const REFUSED_MS = 600_000;
 /** A signer that runs this long was no failure to start. */
 const SETTLED_MS = 60_000;
 
@@ -99,6 +101,11 @@ export class SignerLink implements SigningService {
     return this.#current.client.log(after);
   }
 
+  /** Of the process that runs now. */
+  get pid(): number | null {
+    return this.#current.signer.pid;
+  }
+
   /** Ends the signer, and waits until its socket has ended. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -129,7 +136,8 @@ export class SignerLink implements SigningService {
     }
     const { clock, random } = this.#options;
     this.state.set({ ...this.state.value, running: false, error });
-    this.#cancel = clock.after(backoffMs(this.#attempt++, RESTART, random()), () => {
+    const wait = error.code === "permission-denied" ? REFUSED_MS : backoffMs(this.#attempt++, RESTART, random());
+    this.#cancel = clock.after(wait, () => {
       connect(this.#options).then(
         (connected) => this.#connected(connected),
         (failure: unknown) => this.#retry(toEveryhopError(failure)),

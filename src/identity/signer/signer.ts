@@ -2,7 +2,6 @@
 import { EveryhopError, toEveryhopError } from "../../core/base/errors.ts";
 import { trustDomainFault } from "../../core/spiffe/id.ts";
 import { publicKeyFromSpki, verifySignature } from "../../core/x509/algorithm.ts";
-import { keyIdentifier } from "../../core/x509/build.ts";
 import { type Certificate, parseCertificate } from "../../core/x509/certificate.ts";
 import { ChainedLog, type LogEntry, type LogPage } from "../../io/chained-log/chained-log.ts";
 import { member } from "../../io/chained-log/segment.ts";
@@ -96,9 +95,7 @@ export class Signer {
   }
 
   async createKey(use: KeyUse, type: KeyType): Promise<HeldKey> {
-    const idOf = (spki: Uint8Array): string =>
-      Buffer.from(use === "x509" ? keyIdentifier(spki) : this.#edge.random(16)).toString("hex");
-    const held = this.#hold(await this.#vault.create(use, type, idOf));
+    const held = this.#hold(await this.#vault.create(use, type));
     await this.#log.append([{ kind: "create-key", use, by: held.id, type }]);
     return describe(held);
   }
@@ -118,6 +115,11 @@ export class Signer {
     atPoint("after-log");
     const signed = taken.map((one) => (one.ok ? outcome(() => finish(one.value)) : one));
     atPoint("after-sign");
+    const gone = signed.find((one) => !one.ok && one.error.code === "storage-failed");
+    if (gone?.ok === false) {
+      // The token is gone, and so is what this signer is for.
+      throw gone.error;
+    }
     return signed;
   }
 

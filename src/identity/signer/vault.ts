@@ -1,6 +1,7 @@
 /** Where private keys are. Nothing but `SigningKey` may hold what a vault gives. */
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { EveryhopError } from "../../core/base/errors.ts";
+import { keyIdentifier } from "../../core/x509/build.ts";
 import { formatPem, parsePem } from "../../core/x509/pem.ts";
 import type { KeyStore } from "../../io/keys.ts";
 import type { KeyUse } from "../intent/intent.ts";
@@ -28,13 +29,20 @@ export interface Vault {
   /** Whether keys survive this process. */
   readonly durable: boolean;
   load(): Promise<readonly StoredKey[]>;
-  /** A new key, kept under the name that `idOf` makes of its public half. */
-  create(use: KeyUse, type: KeyType, idOf: (spki: Uint8Array) => string): Promise<StoredKey>;
+  create(use: KeyUse, type: KeyType): Promise<StoredKey>;
   /** Keeps a chain with a key; replaces one that was there. */
   adopt(id: string, chain: readonly Uint8Array[]): Promise<void>;
   /** What is not there is no error. */
   discard(use: KeyUse, id: string): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Random octets that name a key. */
+export const MARK_BYTES = 16;
+
+/** Of a CA its subjectKeyIdentifier, of a JWT key its mark, in hex. */
+export function keyIdOf(use: KeyUse, spki: Uint8Array, mark: Uint8Array): string {
+  return Buffer.from(use === "x509" ? keyIdentifier(spki) : mark).toString("hex");
 }
 
 const NAME = /^(x509|jwt)-([0-9a-f]{1,128})\.pem$/;
@@ -55,10 +63,10 @@ export function fileVault(store: KeyStore, durable: boolean): Vault {
       }
       return found;
     },
-    async create(use, type, idOf) {
+    async create(use, type) {
       const privateKey = generate(type);
       const key = rawKey(privateKey);
-      const id = idOf(key.spki);
+      const id = keyIdOf(use, key.spki, randomBytes(MARK_BYTES));
       const pem = formatPem("PRIVATE KEY", privateKey.export({ format: "der", type: "pkcs8" }));
       await store.write(fileName(use, id), Buffer.from(pem));
       return { use, id, key, chain: [] };
