@@ -1,5 +1,5 @@
 /** The server process: identity and control plane on one store, one authority and one clock. */
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import {
   chmodSync,
   closeSync,
@@ -31,6 +31,7 @@ import { openUpstream, type UpstreamConfig } from "../identity/server/upstream/o
 import { systemClock } from "../io/clock.ts";
 import { type HttpListener, listenHttp } from "../io/http.ts";
 import { type Log, makeLog } from "../io/log.ts";
+import { randomOctets } from "../io/random.ts";
 import { diskStateFile } from "../io/state-file.ts";
 import type { Store } from "../io/store/store.ts";
 import { pemChain } from "../io/tls.ts";
@@ -183,7 +184,7 @@ async function openAuthority(
     upstream,
     clock,
     ...config.ca,
-    random: randomBytes,
+    random: randomOctets,
     announce: (bundle, fresh) => bundles.announce(bundle, fresh),
     onError: (error) => log.error("the authority could not rotate; it is tried again", { error }),
   });
@@ -198,7 +199,7 @@ function openServerUpstream(
 ) {
   const { trustDomain, dataDir } = config;
   const file = diskStateFile(join(dataDir, "upstream.json"));
-  return openUpstream({ config: upstream, trustDomain, file, clock, random: randomBytes, log });
+  return openUpstream({ config: upstream, trustDomain, file, clock, random: randomOctets, log });
 }
 
 function openControl(

@@ -1,5 +1,5 @@
 import { hash } from "node:crypto";
-import { algorithmIdentifier, parsePublicKeyInfo, type SignatureAlgorithm } from "./algorithm.ts";
+import { algorithmIdentifier, type PublicKeyInfo, parsePublicKeyInfo, type SignatureAlgorithm } from "./algorithm.ts";
 import { TAG } from "./der.ts";
 import { bitString, namedBitString, oidElement, sequence, timeElement, tlv, unsignedInteger } from "./der-write.ts";
 import { EKU, EXTENSION, KEY_USAGES, type KeyUsage } from "./extensions.ts";
@@ -14,6 +14,8 @@ interface TbsTemplate {
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
   readonly spki: Uint8Array;
+  /** `keyIdentifier` of it, where that is known already. */
+  readonly subjectKeyId?: Uint8Array;
   readonly authorityKeyId: Uint8Array;
 }
 
@@ -55,7 +57,11 @@ const SAN_OID = oidElement(EXTENSION.subjectAltName);
 
 /** The key identifier of a public key. SPEC: RFC 5280 §4.2.1.2 (1): SHA-1 as a name, not as a proof. */
 export function keyIdentifier(spki: Uint8Array): Uint8Array {
-  return hash("sha1", parsePublicKeyInfo(spki).bits, "buffer");
+  return keyIdentifierOf(parsePublicKeyInfo(spki));
+}
+
+export function keyIdentifierOf({ bits }: PublicKeyInfo): Uint8Array {
+  return hash("sha1", bits, "buffer");
 }
 
 function alternativeNames(uri: string, dnsNames: readonly string[], critical: boolean): Uint8Array {
@@ -82,7 +88,10 @@ function tbsCertificate(template: TbsTemplate, extensions: readonly Uint8Array[]
 
 function keyIdExtensions(template: TbsTemplate): Uint8Array[] {
   return [
-    sequence(SKI_OID, tlv(TAG.octetString, tlv(TAG.octetString, keyIdentifier(template.spki)))),
+    sequence(
+      SKI_OID,
+      tlv(TAG.octetString, tlv(TAG.octetString, template.subjectKeyId ?? keyIdentifier(template.spki))),
+    ),
     sequence(AKI_OID, tlv(TAG.octetString, sequence(tlv(0x80, template.authorityKeyId)))),
   ];
 }

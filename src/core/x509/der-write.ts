@@ -1,3 +1,4 @@
+import { memo } from "../base/memo.ts";
 import { TAG } from "./der.ts";
 
 /** One element: `tag`, the length, the parts one after the other. HOT: one allocation per element. */
@@ -66,9 +67,13 @@ export function namedBitString(bits: readonly number[]): Uint8Array {
 
 /** UTCTime until 2049, GeneralizedTime from 2050; fractions of a second are dropped. SPEC: RFC 5280 §4.1.2.5. */
 export function timeElement(ms: number): Uint8Array {
-  const text = `${new Date(ms).toISOString().slice(0, 19).replace(/[-:T]/g, "")}Z`;
+  return encodedTime(String(ms));
+}
+
+const encodedTime = memo(64, (ms) => {
+  const text = `${new Date(Number(ms)).toISOString().slice(0, 19).replace(/[-:T]/g, "")}Z`;
   const year = Number(text.slice(0, 4));
   return year >= 1950 && year < 2050
     ? tlv(TAG.utcTime, Buffer.from(text.slice(2), "latin1"))
     : tlv(TAG.generalizedTime, Buffer.from(text, "latin1"));
-}
+});

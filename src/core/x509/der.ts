@@ -1,4 +1,5 @@
 import { EveryhopError } from "../base/errors.ts";
+import { memo } from "../base/memo.ts";
 
 /** The tags that X.509 uses, as whole identifier octets. SPEC: X.690 §8.1.2. */
 export const TAG = {
@@ -180,9 +181,12 @@ export class DerReader {
     if (tag !== TAG.utcTime && tag !== TAG.generalizedTime) {
       throw derError("expected a time");
     }
-    return decodeTime(asciiText(this.content(tag)), tag === TAG.utcTime);
+    return (tag === TAG.utcTime ? utcTime : generalizedTime)(asciiText(this.content(tag)));
   }
 }
+
+const utcTime = memo(64, (text) => decodeTime(text, true));
+const generalizedTime = memo(64, (text) => decodeTime(text, false));
 
 function decodeTime(text: string, short: boolean): number {
   const match = (short ? /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/ : /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/).exec(

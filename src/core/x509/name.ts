@@ -1,3 +1,4 @@
+import { memo } from "../base/memo.ts";
 import { asciiText, DerReader, derError, TAG } from "./der.ts";
 import { oidElement, sequence, tlv } from "./der-write.ts";
 
@@ -29,6 +30,12 @@ const MAX_ATTRIBUTES = 32;
 
 /** Parses a Name. Text of other types than UTF-8, printable and IA5 is kept as hex. */
 export function parseName(der: Uint8Array): Name {
+  return namesRead(Buffer.from(der.buffer, der.byteOffset, der.length).toString("latin1"));
+}
+
+const namesRead = memo(64, (text) => readName(Buffer.from(text, "latin1")));
+
+function readName(der: Uint8Array): Name {
   const outer = new DerReader(der);
   const rdns = outer.enter(TAG.sequence);
   outer.done();

@@ -1,10 +1,10 @@
-import { randomBytes } from "node:crypto";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
 import { type Bundle, emptyBundle } from "../../core/spiffe/bundle.ts";
 import type { TrustDomain } from "../../core/spiffe/id.ts";
 import { parseCertificate } from "../../core/x509/certificate.ts";
+import { randomOctets } from "../../io/random.ts";
 import type { StateFile } from "../../io/state-file.ts";
 import type { HeldKey } from "../intent/intent.ts";
 import type { KeyType } from "../intent/key-type.ts";
@@ -114,7 +114,7 @@ export class Authority {
 
   /** Loads what was kept, makes what is missing, and begins to rotate. Errors: `storage-failed`, `permission-denied`. */
   static async open(options: AuthorityOptions): Promise<Authority> {
-    const { trustDomain, journal, signer, random = randomBytes } = options;
+    const { trustDomain, journal, signer, random = randomOctets } = options;
     const context: AuthorityContext = { trustDomain, journal, signer, random };
     const known = await readKept(options.kept);
     const kept = known ?? { sequence: 0n, x509: [], jwt: [] };

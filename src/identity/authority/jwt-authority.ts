@@ -2,7 +2,7 @@ import { EveryhopError } from "../../core/base/errors.ts";
 import type { JwtAuthority as BundleKey } from "../../core/spiffe/bundle.ts";
 import { type SpiffeId, trustDomainOf } from "../../core/spiffe/id.ts";
 import type { KeyType } from "../intent/key-type.ts";
-import { type AuthorityContext, randomSerial, signIntent, wholeSeconds } from "./sign.ts";
+import { type AuthorityContext, newSerial, signIntent, wholeSeconds } from "./sign.ts";
 
 export interface JwtSvidRequest {
   readonly spiffeId: SpiffeId;
@@ -62,7 +62,7 @@ export class JwtSigningAuthority {
     if (notAfterMs <= now) {
       throw new EveryhopError("failed-precondition", `nothing can be signed for \`${spiffeId}\` that is still valid`);
     }
-    const names = { authorityId: this.id, serial: randomSerial(random), spiffeId, audiences, issuer, includeJwtId };
+    const names = { authorityId: this.id, serial: newSerial(random, now), spiffeId, audiences, issuer, includeJwtId };
     const intent = { kind: "jwt-svid", ...names, notBeforeMs, notAfterMs } as const;
     const token = await signIntent(this.#context, intent, { spiffeId, entryId, dnsNames: [], audiences });
     return {

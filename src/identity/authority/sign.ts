@@ -38,12 +38,15 @@ export async function signIntent(
   return issued;
 }
 
-/** A serial number: 16 octets in hex, all but one bit random, never zero. */
-export function randomSerial(random: AuthorityContext["random"]): string {
-  const serial = random(16);
-  // Ends the need to ask whether it is zero, or so small that it looks counted.
-  serial[0] = ((serial[0] as number) & 0x7f) | 0x40;
-  return Buffer.from(serial.buffer, serial.byteOffset, serial.length).toString("hex");
+/**
+ * A serial number: 16 octets in hex, of which the last ten are random. They begin with the time, so that numbers of one time lie
+ * together in the journal's indices: wholly random ones touch a page of the disk each. SPEC: RFC 5280 §4.1.2.2: positive.
+ */
+export function newSerial(random: AuthorityContext["random"], now: number): string {
+  const octets = random(10);
+  // Times up to the year 4199 take 46 bits; the bit above makes it positive and never short.
+  const time = (2 ** 46 + now).toString(16).padStart(12, "0");
+  return time + Buffer.from(octets.buffer, octets.byteOffset, octets.length).toString("hex");
 }
 
 export const wholeSeconds = (ms: number): number => Math.floor(ms / 1000) * 1000;

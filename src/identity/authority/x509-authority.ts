@@ -5,7 +5,7 @@ import { type Certificate, parseCertificate } from "../../core/x509/certificate.
 import { verifyCsr } from "../../core/x509/csr.ts";
 import { dnsNameFault } from "../../core/x509/dns-name.ts";
 import type { KeyType } from "../intent/key-type.ts";
-import { type AuthorityContext, randomSerial, signIntent, wholeSeconds } from "./sign.ts";
+import { type AuthorityContext, newSerial, signIntent, wholeSeconds } from "./sign.ts";
 import { checkedChain, type Upstream } from "./upstream.ts";
 
 export interface X509SvidRequest {
@@ -81,7 +81,7 @@ export class X509Authority {
     const { spiffeId, entryId, dnsNames = [] } = request;
     checkNames(spiffeId, dnsNames, this.#context.trustDomain);
     const spki = keyOf(request);
-    const serial = randomSerial(this.#context.random);
+    const serial = newSerial(this.#context.random, now);
     const notBeforeMs = wholeSeconds(now - BACKDATE_MS);
     const notAfterMs = wholeSeconds(Math.min(now + request.ttlMs, this.notAfterMs));
     if (notAfterMs <= now) {
@@ -116,7 +116,7 @@ export class X509Authority {
         hint: "its upstream authority limits the path length",
       });
     }
-    const serial = randomSerial(this.#context.random);
+    const serial = newSerial(this.#context.random, now);
     const notBeforeMs = wholeSeconds(now - BACKDATE_MS);
     const notAfterMs = wholeSeconds(Math.min(now + ttlMs, this.notAfterMs));
     const intent = { kind: "x509-ca", authorityId: this.id, serial, spki, notBeforeMs, notAfterMs } as const;
@@ -164,7 +164,7 @@ export async function createX509Authority(
   now: number,
 ): Promise<X509Authority> {
   const { id, spki } = await context.signer.createKey("x509", type);
-  const serial = randomSerial(context.random);
+  const serial = newSerial(context.random, now);
   const notBeforeMs = wholeSeconds(now - BACKDATE_MS);
   const notAfterMs = wholeSeconds(now + ttlMs);
   const spiffeId = parseSpiffeId(`spiffe://${context.trustDomain}`);
@@ -185,7 +185,7 @@ export async function createCertifiedAuthority(
   const { signer, random } = context;
   const { id, spki } = await signer.createKey("x509", type);
   try {
-    const permit = await signer.prepare({ kind: "x509-csr", authorityId: id, serial: randomSerial(random) });
+    const permit = await signer.prepare({ kind: "x509-csr", authorityId: id, serial: newSerial(random, now) });
     const chain = await upstream.certify(await signer.sign(permit), ttlMs);
     const certificate = checkedChain(chain, spki, upstream.bundle.value, now);
     await signer.adopt(id, chain);

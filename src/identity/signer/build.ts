@@ -2,7 +2,7 @@
 import { EveryhopError } from "../../core/base/errors.ts";
 import { spiffeIdFault } from "../../core/spiffe/id.ts";
 import { checkedPublicKey } from "../../core/x509/algorithm.ts";
-import { assembleCertificate, buildCaTbs, buildLeafTbs } from "../../core/x509/build.ts";
+import { assembleCertificate, buildCaTbs, buildLeafTbs, keyIdentifierOf } from "../../core/x509/build.ts";
 import type { Certificate } from "../../core/x509/certificate.ts";
 import { parseCsr } from "../../core/x509/csr.ts";
 import { buildCsrInfo } from "../../core/x509/csr-build.ts";
@@ -46,7 +46,7 @@ export function prepareLeaf(intent: LeafIntent, by: Held, { trustDomain, ceiling
       throw new EveryhopError("invalid-argument", `the DNS name \`${name}\` ${fault}`);
     }
   }
-  checkedPublicKey(spki);
+  const subjectKeyId = keyIdentifierOf(checkedPublicKey(spki));
   const issuer = certificateOf(by);
   const algorithm = x509AlgorithmOf(by.signing.type);
   const tbs = buildLeafTbs({
@@ -57,6 +57,7 @@ export function prepareLeaf(intent: LeafIntent, by: Held, { trustDomain, ceiling
     notBeforeMs: intent.notBeforeMs,
     notAfterMs: intent.notAfterMs,
     spki,
+    subjectKeyId,
     authorityKeyId: Buffer.from(by.id, "hex"),
     spiffeId,
     dnsNames,

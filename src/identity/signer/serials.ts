@@ -1,20 +1,20 @@
 const FIRST_SLOTS = 1_024;
 
 /**
- * Serial numbers that were used, by their first 64 random bits: two that agree in them are taken for one. 16 octets for each,
+ * Serial numbers that were used, by their last 64 bits, which are random: two that agree in them are taken for one. 16 octets for each,
  * where a Set of strings would take a hundred: a signer's log holds millions.
  */
 export class SerialSet {
   #slots = new Uint32Array(2 * FIRST_SLOTS);
   #count = 0;
 
-  /** False where it was there. `serial`: at least 16 digits of hex, not all zero. */
+  /** False where it was there. `serial`: at least 16 digits of hex. */
   add(serial: string): boolean {
     if (this.#count * 2 >= this.#slots.length / 2) {
       this.#grow();
     }
-    const high = Number.parseInt(serial.slice(0, 8), 16);
-    const low = Number.parseInt(serial.slice(8, 16), 16);
+    const high = Number.parseInt(serial.slice(-16, -8), 16);
+    const low = Number.parseInt(serial.slice(-8), 16);
     if (!insert(this.#slots, high, low)) {
       return false;
     }
