@@ -17,16 +17,16 @@ export interface SignerProcessOptions {
   readonly keys: KeyPlace;
   readonly logDir: string;
   readonly log: Log;
-  /** Default: ours. Crash tests have one of their own. */
-  readonly entry?: string;
+  /** Program and arguments; default: `signer.ts`. Crash tests have one of their own. */
+  readonly program?: readonly string[];
 }
 
 /**
  * Starts a signer that talks over a socket pair which nobody else holds, and which ends it. It gets nothing of our environment
  * but what its token's library may need, and may open no file beyond the program, its keys and its log.
  */
-export function startSigner({ keys, logDir, log, entry = ENTRY }: SignerProcessOptions): StartedSigner {
-  const child = spawn(process.execPath, [...flagsFor(keys, logDir), entry], {
+export function startSigner({ keys, logDir, log, program = [ENTRY] }: SignerProcessOptions): StartedSigner {
+  const child = spawn(process.execPath, [...flagsFor(keys, logDir), ...program], {
     env: environmentFor(keys),
     // The socket is descriptor 3: the server parses peers' bytes, and what it prints could not be mistaken for a message.
     stdio: ["ignore", "ignore", "inherit", "pipe"],
