@@ -56,12 +56,17 @@ export function localSigner(setup: Setup, { clock, keys, durable = true }: Local
   const start = (): StartedSigner => {
     const store = keys ?? memoryKeyStore();
     const [near, far] = duplexPair();
-    void serveSigner(far, {
+    const served = serveSigner(far, {
       now: () => clock.now(),
       random: randomBytes,
       openVault: async () => fileVault(store, durable),
     });
-    return { socket: near, pid: null, stop: async () => void near.destroy() };
+    const stop = async (): Promise<void> => {
+      near.end();
+      await served;
+      near.destroy();
+    };
+    return { socket: near, pid: null, stop };
   };
   return SignerLink.open({ start, setup, clock, random: () => 0.5 });
 }

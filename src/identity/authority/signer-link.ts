@@ -112,8 +112,8 @@ export class SignerLink implements SigningService {
     this.#cancel();
     const { client, signer } = this.#current;
     client.close();
-    await client.ended;
     await signer.stop();
+    await client.ended;
   }
 
   #setKey(key: HeldKey): void {
