@@ -6,6 +6,7 @@ import { parseSpiffeId, parseTrustDomain } from "../../core/spiffe/id.ts";
 import { testCsr, testKey } from "../../core/x509/fixture.ts";
 import { RecordingJournal, testSigner } from "./fixture.ts";
 import { createJwtAuthority } from "./jwt-authority.ts";
+import { newSerial } from "./sign.ts";
 import { createX509Authority } from "./x509-authority.ts";
 
 const trustDomain = parseTrustDomain("example.com");
@@ -68,4 +69,14 @@ test("what a JWT key has nothing signed for", async (t) => {
   assert.equal(claims.jti, journal.intents[0]?.serial);
   assert.equal(claims.iss, "https://i.example");
   assert.ok(![...journal.records.values()].some((kept) => Buffer.from(kept).toString("latin1").includes(token)));
+});
+
+test("serial numbers have 16 octets, are positive, differ, and begin with the time, whatever the clock says", () => {
+  for (const now of [0, NOW, NOW + 0.5, Date.UTC(4198, 0, 1)]) {
+    const [one, two] = [newSerial(randomBytes, now), newSerial(randomBytes, now)];
+    assert.match(one, /^[4-7][0-9a-f]{31}$/);
+    assert.notEqual(one, two);
+    assert.equal(one.slice(0, 12), two.slice(0, 12));
+  }
+  assert.ok(newSerial(randomBytes, NOW) < newSerial(randomBytes, NOW + 1));
 });

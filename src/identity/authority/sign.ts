@@ -45,7 +45,7 @@ export async function signIntent(
 export function newSerial(random: AuthorityContext["random"], now: number): string {
   const octets = random(10);
   // Times up to the year 4199 take 46 bits; the bit above makes it positive and never short.
-  const time = (2 ** 46 + now).toString(16).padStart(12, "0");
+  const time = (2 ** 46 + Math.floor(now)).toString(16).padStart(12, "0");
   return time + Buffer.from(octets.buffer, octets.byteOffset, octets.length).toString("hex");
 }
 

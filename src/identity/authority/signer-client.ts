@@ -55,6 +55,7 @@ export class SignerClient {
     this.#signs = new Batch(writeToken, readIssued, (body) => this.#call(OPERATION.sign, body));
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
     socket.on("error", (error) => this.#end(error));
+    socket.on("end", () => this.#end(null));
     socket.on("close", () => this.#end(null));
   }
 
