@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
+import { dieWithLauncher } from "../io/own-process.ts";
 import { runAgent } from "../run/agent.ts";
 import { type AgentConfig, loadAgentFile } from "../run/agent-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
@@ -43,6 +44,7 @@ A configuration needs:
 
 /** Runs until it is told to stop. */
 export async function run(options: AgentProcessOptions): Promise<void> {
+  dieWithLauncher(process.env.EVERYHOP_LAUNCHER);
   if (options.config === undefined) {
     throw new EveryhopError("usage", "`--config FILE` is missing", {
       hint: "`everyhop agent --help` shows what goes in it",

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { EveryhopError } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
+import { dieWithLauncher } from "../io/own-process.ts";
 import { runProxy } from "../run/proxy.ts";
 import { loadProxyConfig } from "../run/proxy-config.ts";
 import { untilStopped } from "../run/stop-signals.ts";
@@ -45,6 +46,7 @@ A configuration:
 }
 
 async function run(options: Options): Promise<void> {
+  dieWithLauncher(process.env.EVERYHOP_LAUNCHER);
   if (options.config === undefined) {
     throw new EveryhopError("usage", "`--config FILE` is missing", {
       hint: "`everyhop proxy --help` shows what goes in it",

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { EveryhopError } from "../core/base/errors.ts";
 import { makeLog } from "../io/log.ts";
+import { dieWithLauncher } from "../io/own-process.ts";
 import { startServer } from "../run/server.ts";
 import { checkServer } from "../run/server-check.ts";
 import { readServerFile, type ServerConfig } from "../run/server-config.ts";
@@ -63,6 +64,7 @@ async function run(more: readonly string[], options: Options): Promise<void> {
 
 /** Runs until it is told to stop. */
 export async function runServer(options: ServerProcessOptions): Promise<void> {
+  dieWithLauncher(process.env.EVERYHOP_LAUNCHER);
   const { config: given, findings } = readServerFile(options.config, options);
   const config = options.override?.(given) ?? given;
   const log = makeLog("server", { level: config.logLevel });

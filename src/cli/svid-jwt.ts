@@ -156,9 +156,14 @@ function refused(error: EveryhopError, options: JwtOptions): null {
 }
 
 function away(error: EveryhopError): EveryhopError {
-  return error.code === "unavailable"
+  if (error.code !== "unavailable") {
+    return error;
+  }
+  return /^No connection/.test(error.message)
     ? new EveryhopError("unavailable", `no agent answered: ${error.message}`, {
         hint: "is the agent running? name its socket with `--socket unix:///PATH` or SPIFFE_ENDPOINT_SOCKET",
       })
-    : error;
+    : new EveryhopError("unavailable", `the agent has no token to give: ${error.message}`, {
+        hint: "its server is away, or signs none: the agent's log and its /readyz say why",
+      });
 }

@@ -266,6 +266,31 @@ test("a restart after the authorities changed takes the newer trust bundle file"
   assert.equal(agent.sync.value.problem, null);
 });
 
+test("a server whose authority is unknown is named as that, with the way out; the newer file is taken up while it runs", async () => {
+  const agent = await start();
+  await server.close();
+  server.rotateCa("drop");
+  server.rotateCa("drop");
+  await server.listen();
+  await until(
+    () => /an authority that this agent does not know/.test(agent.sync.value.problem ?? ""),
+    "the reason",
+    tick(50),
+  );
+  const file = join(folder.dir, "bundle.pem");
+  writeFileSync(file, server.bundlePem);
+  const later = new Date(clock.now() + 600_000);
+  utimesSync(file, later, later);
+  const ended = assert.rejects(agent.ended, /an authority that the server no longer knows/);
+  server.state.denyAll = true;
+  let over = false;
+  void ended.then(() => {
+    over = true;
+  });
+  await until(() => over, "its end: a join token is good once", tick(50));
+  await ended;
+});
+
 test("many entries come as revisions first, and only what changed is asked for", async () => {
   server.state.pageSize = 10;
   const many = Array.from({ length: 55 }, (_, index) => ({

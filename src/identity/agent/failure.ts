@@ -20,7 +20,7 @@ export type NodeFailure =
   /** The server refuses what was asked for. */
   | { readonly kind: "refused"; readonly error: EveryhopError };
 
-const NEW_TOKEN = "make a new join token with `everyhop token generate` and start the agent with it";
+export const NEW_TOKEN = "make a new join token with `everyhop token generate` and start the agent with it";
 
 /** Classifies what a call of the node API threw. SPEC: SPIRE, PermissionDeniedDetails. */
 export function nodeFailure(thrown: unknown): NodeFailure {
@@ -51,6 +51,12 @@ export function nodeFailure(thrown: unknown): NodeFailure {
       error: new EveryhopError("permission-denied", `the server refuses: ${details}`, options),
     };
   }
+  if (thrown.code === Status.UNAVAILABLE && UNKNOWN_AUTHORITY.test(details)) {
+    const message = "the server's certificate is of an authority that this agent does not know";
+    const hint =
+      "were the server's authorities replaced? write its bundle (`everyhop bundle show --format pem`) to the agent's `trustBundle` file: a newer one is taken up at once";
+    return { kind: "away", error: new EveryhopError("unavailable", message, { ...options, hint }) };
+  }
   if (AWAY.has(thrown.code)) {
     return { kind: "away", error: new EveryhopError("unavailable", `the server is away: ${details}`, options) };
   }
@@ -72,6 +78,9 @@ export function attestationError(thrown: unknown): { readonly retry: boolean; re
     error: new EveryhopError("unauthenticated", `cannot join: ${message}`, { hint, cause: thrown }),
   };
 }
+
+/** What OpenSSL says where a chain leads to none of the authorities given, and what we say. */
+const UNKNOWN_AUTHORITY = /unable to (verify|get) |self.signed certificate|no authority of the bundle/;
 
 const AWAY = new Set<number>([
   Status.UNAVAILABLE,

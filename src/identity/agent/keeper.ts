@@ -22,9 +22,9 @@ export interface KeeperOptions {
 const NAME = "identities";
 /** What changes within so long is written once. */
 const SAVE_AFTER_MS = 50;
-const MAX_SAVE_AFTER_MS = 5_000;
+const MAX_SAVE_AFTER_MS = 2_000;
 /** Of the agent's time, writing takes at most one part in so many. */
-const SAVE_SHARE = 10;
+const SAVE_SHARE = 3;
 
 export class Keeper {
   readonly #options: KeeperOptions;

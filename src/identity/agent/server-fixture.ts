@@ -49,6 +49,8 @@ export interface FakeState {
   token: string | null;
   /** Reason with which every call of an agent is denied. */
   deny: PermissionDeniedDetails_Reason | null;
+  /** Every call of an agent is refused as one of somebody unknown. */
+  denyAll: boolean;
   /** Every call fails as if the server were starting. */
   unavailable: boolean;
   /** Above so many entries revisions are sent first. */
@@ -68,6 +70,7 @@ export class FakeServer {
     agentTtlMs: HOUR_MS,
     token: "token-1",
     deny: null,
+    denyAll: false,
     unavailable: false,
     pageSize: 500,
     push: true,
@@ -196,6 +199,9 @@ export class FakeServer {
     }
     if (anyone) {
       return null;
+    }
+    if (this.state.denyAll) {
+      throw new EveryhopError("permission-denied", `authorization denied for method ${name}`);
     }
     if (chain.length === 0 || this.state.deny !== null) {
       const reason = this.state.deny ?? PermissionDeniedDetails_Reason.AGENT_NOT_ATTESTED;

@@ -4,13 +4,13 @@ import { backoffMs } from "../../core/base/backoff.ts";
 import { Cell } from "../../core/base/cell.ts";
 import type { Clock } from "../../core/base/clock.ts";
 import { EveryhopError } from "../../core/base/errors.ts";
-import { isDistrusted } from "../../core/spiffe/distrust.ts";
+import { hasLostAuthority, isDistrusted } from "../../core/spiffe/distrust.ts";
 import type { X509Svid } from "../../core/spiffe/svid.ts";
 import type { Log } from "../../io/log.ts";
 import type { MakeProof } from "../attest/node/proof.ts";
 import type { CacheChange, IdentityCache } from "./cache.ts";
 import { newKey } from "./csr.ts";
-import { nodeFailure } from "./failure.ts";
+import { NEW_TOKEN, nodeFailure } from "./failure.ts";
 import { join } from "./join.ts";
 import type { NodeApi, NodeJwtSvid, WatchedRevisions } from "./node-api.ts";
 import { makeSvid, type OwnIdentity } from "./own-identity.ts";
@@ -102,7 +102,7 @@ export class NodeSync {
 
   /** One round; returns how long to wait for the next unless woken. */
   async #pass(): Promise<number> {
-    const { cache, clock, log } = this.#options;
+    const { cache, own, clock, log } = this.#options;
     try {
       cache.dropExpired();
       await this.#renewOwn();
@@ -130,15 +130,19 @@ export class NodeSync {
       }
       if (failure.kind === "attest-again") {
         await this.#attestAgain(failure.error);
-      } else if (this.#options.own.value.svid.notAfter <= clock.now()) {
-        await this.#attestAgain(
-          new EveryhopError("unauthenticated", `the agent's SVID expired while it could not be renewed: ${message}`, {
-            hint: "make a new join token with `everyhop token generate` and start the agent with it",
-          }),
-        );
+      } else if (failure.kind === "refused" && hasLostAuthority(own.value.svid.chain, cache.bundle, clock.now())) {
+        const why = "the agent's SVID is of an authority that the server no longer knows";
+        await this.#attestAgain(new EveryhopError("unauthenticated", why, { hint: NEW_TOKEN }));
+      } else if (own.value.svid.notAfter <= clock.now()) {
+        const why = `the agent's SVID expired while it could not be renewed: ${message}`;
+        await this.#attestAgain(new EveryhopError("unauthenticated", why, { hint: NEW_TOKEN }));
       } else {
         if (this.state.value.problem !== message) {
-          log.warn("cannot sync with the server; what is cached is served on", { error: message });
+          const { hint } = failure.error;
+          log.warn("cannot sync with the server; what is cached is served on", {
+            error: message,
+            ...(hint === undefined ? {} : { hint }),
+          });
         }
         this.state.set({ ...this.state.value, problem: message });
         cache.failMissing(message);
