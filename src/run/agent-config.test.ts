@@ -31,6 +31,7 @@ test("a minimal configuration has defaults; paths are relative to the file", () 
     socket: "/run/everyhop/agent.sock",
     brokerSocket: "/run/everyhop/broker.sock",
     adminSocket: join(dir, "data", "admin.sock"),
+    brokerListen: null,
     brokers: ["spiffe://example.com/everyhop/sidecar"],
     workloadAttestors: { unix: {} },
     sds: {

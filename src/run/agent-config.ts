@@ -45,6 +45,8 @@ export interface AgentConfig {
   readonly socket: string;
   readonly brokerSocket: string;
   readonly adminSocket: string;
+  /** The broker endpoint over TCP; null: on its socket alone. */
+  readonly brokerListen: { readonly host: string; readonly port: number } | null;
   readonly brokers: readonly SpiffeId[];
   readonly workloadAttestors: WorkloadAttestorsConfig;
   /** Names under which Envoy asks for secrets. */
@@ -83,6 +85,7 @@ const SHAPE = object({
   insecureBootstrap: optional(boolean()),
   socket: optional(string({ what: "the path of a socket" })),
   brokerSocket: optional(string({ what: "the path of a socket" })),
+  brokerListen: optional(hostPort()),
   adminSocket: optional(string({ what: "the path of a socket" })),
   brokers: optional(list(spiffeId)),
   workloadAttestors: optional(WORKLOAD_ATTESTORS),
@@ -182,6 +185,7 @@ export function loadAgentFile(file: string, options: { readonly expandEnv?: bool
     nodeAttestor: nodeAttestorConfig(given.nodeAttestor, baseDir),
     trustBundle,
     ...sockets,
+    brokerListen: given.brokerListen === undefined ? null : addressOf(given.brokerListen),
     brokers: given.brokers ?? [sidecarId(given.trustDomain)],
     workloadAttestors: given.workloadAttestors ?? DEFAULT_WORKLOAD_ATTESTORS,
     sds: { ...SDS_DEFAULTS, ...given.sds },
@@ -235,4 +239,9 @@ export function readJoinToken(config: AgentConfig): string | null {
     }
     throw new EveryhopError("file-missing", `cannot read \`${config.joinTokenFile}\`: ${(error as Error).message}`);
   }
+}
+
+function addressOf(text: string): { readonly host: string; readonly port: number } {
+  const colon = text.lastIndexOf(":");
+  return { host: text.slice(0, colon).replace(/^\[|\]$/g, ""), port: Number(text.slice(colon + 1)) };
 }

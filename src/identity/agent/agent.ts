@@ -49,6 +49,8 @@ export interface AgentOptions {
   /** Workload API. */
   readonly socket: string;
   readonly brokerSocket: string;
+  /** Where the broker endpoint is served over TCP too. */
+  readonly brokerListen?: { readonly host: string; readonly port: number } | null;
   /** For the agent's own user alone. */
   readonly adminSocket: string;
   readonly brokers: readonly SpiffeId[];
@@ -69,6 +71,8 @@ export interface RunningAgent {
   /** `unix://…` */
   readonly socket: string;
   readonly brokerSocket: string;
+  /** `host:port`, or null. */
+  readonly brokerListen: string | null;
   readonly adminSocket: string;
   readonly own: Cell<OwnIdentity>;
   readonly cache: IdentityCache;
@@ -235,6 +239,7 @@ async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent>
       ...shared,
       callers: callers.broker,
       socket: options.brokerSocket,
+      listen: options.brokerListen ?? null,
       svid: ownSvid,
       brokers,
       kubeObjects: options.kubeObjects ?? null,
@@ -256,6 +261,7 @@ async function serve(options: AgentOptions, parts: Parts): Promise<RunningAgent>
     return {
       socket: workloadApi.address,
       brokerSocket: broker.address,
+      brokerListen: broker.tcpAddress,
       adminSocket: admin.address,
       own,
       cache,

@@ -37,7 +37,7 @@ before(async () => {
   clock = new FakeClock(Date.now());
   server = new FakeServer(clock);
   await server.listen();
-  agent = await startTestAgent(server, folder.dir);
+  agent = await startTestAgent(server, folder.dir, { brokerListen: { host: "127.0.0.1", port: 0 } });
 });
 afterEach(() => {
   for (const one of open.splice(0)) {
@@ -92,13 +92,13 @@ function watch(pid: number, own = sidecar()) {
 }
 
 /** A client with any certificate, which trusts any agent. */
-function client(svid: X509Svid | null) {
+function client(svid: X509Svid | null, target = agent.brokerSocket.replace("unix://", "unix:")) {
   const credentials = spiffeCredentials({
     svid: svid === null ? null : new Cell<X509Svid | null>(svid),
     authorities: new Cell<readonly Uint8Array[]>([server.ca.der]),
     refuse: () => null,
   });
-  const made = makeClient(API, agent.brokerSocket.replace("unix://", "unix:"), credentials, {
+  const made = makeClient(API, target, credentials, {
     ...SPIFFE_CHANNEL_OPTIONS,
     "grpc.use_local_subchannel_pool": 1,
   });
@@ -139,6 +139,46 @@ test("a sidecar gets the identity of the process it names, as long as that lives
     () => clock.advance(50),
   );
   assert.equal(source.svid.value, null);
+});
+
+test("over TCP a broker gets the same, by its SVID alone, as long as the process lives", async () => {
+  const { child, pid, selector } = await run("sleep", "60");
+  await entitle(selector);
+  const broker = client(server.sign(sidecarId(TRUST_DOMAIN), HOUR_MS), agent.brokerListen ?? "");
+  const asked = { metadata: brokerMetadata() };
+  const stream = broker.subscribeToX509SVID({ reference: pidReference(pid) }, asked);
+  const { svids } = await new Promise<{ svids: { spiffeId: string }[] }>((resolve) => stream.once("data", resolve));
+  assert.deepEqual(
+    svids.map(({ spiffeId }) => spiffeId),
+    [PAYMENTS],
+  );
+  const ended = failure(stream);
+  child.kill("SIGKILL");
+  let over = false;
+  void ended.then(() => {
+    over = true;
+  });
+  await until(
+    () => over,
+    "its end",
+    () => clock.advance(50),
+  );
+  assert.deepEqual([(await ended).code, (await ended).reason], [Status.NOT_FOUND, "WORKLOAD_NOT_FOUND"]);
+});
+
+test("over TCP nobody is let in without an SVID, without the header, or by another ID than a broker's", async () => {
+  const { pid } = await run("sleep", "60");
+  const reference = pidReference(pid);
+  const other = server.sign("spiffe://example.com/other", HOUR_MS);
+  const cases: readonly (readonly [X509Svid | null, Metadata, number])[] = [
+    [null, brokerMetadata(), Status.UNAVAILABLE],
+    [other, brokerMetadata(), Status.PERMISSION_DENIED],
+    [server.sign(sidecarId(TRUST_DOMAIN), HOUR_MS), new Metadata(), Status.INVALID_ARGUMENT],
+  ];
+  for (const [svid, metadata, code] of cases) {
+    const stream = client(svid, agent.brokerListen ?? "").subscribeToX509SVID({ reference }, { metadata });
+    assert.equal((await failure(stream)).code, code);
+  }
 });
 
 test("an identity comes as soon as it is registered, and goes when it is withdrawn", async () => {

@@ -5,6 +5,7 @@
  * Beyond the specification, a caller has to share the network namespace of the process it names: the sidecar of one
  * isolated service cannot ask for another one's identity, though every sidecar is let in by the same SPIFFE ID.
  */
+import type { TLSSocket } from "node:tls";
 import type { Metadata, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
 import { status as Status } from "@grpc/grpc-js";
 import type { Cell } from "../../core/base/cell.ts";
@@ -19,7 +20,7 @@ import type { Log } from "../../io/log.ts";
 import { closePidfd, exitedPidfds, openPidfd } from "../../io/peer.ts";
 import { networkNamespace } from "../../io/process.ts";
 import type { Handlers } from "../../io/rpc/adapter.ts";
-import { listenUnixTls, type RpcListener } from "../../io/rpc/listen.ts";
+import { listenTls, listenUnixTls, type RpcListener } from "../../io/rpc/listen.ts";
 import { peerChain } from "../../io/tls.ts";
 import type { ProcessReference } from "../attest/workload/observe.ts";
 import { type CallEnd, Ended, endOf, invalid, NO_AUDIENCE, NO_HEADER } from "./answer.ts";
@@ -39,6 +40,8 @@ export type KubeObjectsOptions = Pick<ObjectWatchOptions, "objects" | "kube">;
 
 export interface BrokerOptions {
   readonly socket: string;
+  /** Where TCP is served too; null: nowhere. */
+  readonly listen: { readonly host: string; readonly port: number } | null;
   /** The agent's own SVID, by which brokers know it. */
   readonly svid: Cell<X509Svid>;
   /** Who may ask. */
@@ -53,10 +56,21 @@ export interface BrokerOptions {
   readonly log: Log;
 }
 
-export interface BrokerCaller extends Caller {
+export interface BrokerCaller {
+  /** Its process; null over TCP, where the kernel does not say. */
+  readonly reference: Caller["reference"] | null;
+  /** Whether it is on this machine: elsewhere the ids of our processes mean nothing. */
+  readonly local: boolean;
   readonly id: SpiffeId;
   readonly chain: readonly Uint8Array[];
   readonly notAfterMs: number;
+}
+
+export interface BrokerEndpoints {
+  readonly address: string;
+  /** `host:port`, or null: TCP is not served. */
+  readonly tcpAddress: string | null;
+  close(): Promise<void>;
 }
 
 const SOCKET_MODE = 0o777;
@@ -64,8 +78,38 @@ const SOCKET_MODE = 0o777;
 const EXPIRY_CHECK_MS = 500;
 
 /** Serves until closed. Errors: `port-in-use`, `unavailable`. */
-export async function serveBroker(options: BrokerOptions): Promise<RpcListener<BrokerCaller>> {
-  const { cache, callers, clock, log } = options;
+export async function serveBroker(options: BrokerOptions): Promise<BrokerEndpoints> {
+  const { cache, clock } = options;
+  const unix = await listenOnSocket(options);
+  const tcp = options.listen === null ? null : await listenOnTcp(options, options.listen);
+  const listeners = tcp === null ? [unix] : [unix, tcp];
+  const disconnect = (which: (caller: BrokerCaller) => boolean) => {
+    for (const listener of listeners) {
+      listener.disconnect(which);
+    }
+  };
+  const unwatch = cache.changed.watch(() =>
+    disconnect(({ chain }) => !verifyX509Svid(chain, (name) => cache.bundleOf(name), clock.now()).ok),
+  );
+  let cancel = (): void => {};
+  const check = () => {
+    disconnect(({ notAfterMs }) => notAfterMs <= clock.now());
+    cancel = clock.after(EXPIRY_CHECK_MS, check);
+  };
+  check();
+  return {
+    address: unix.address,
+    tcpAddress: tcp?.address ?? null,
+    async close() {
+      unwatch();
+      cancel();
+      await Promise.all(listeners.map((listener) => listener.close()));
+    },
+  };
+}
+
+async function listenOnSocket(options: BrokerOptions): Promise<RpcListener<BrokerCaller>> {
+  const { callers } = options;
   const api = new BrokerApi(options, (call) => listener.peerOf(call));
   const listener = await listenUnixTls<BrokerCaller, Caller>(options.socket, SOCKET_MODE, options.svid, {
     services: [{ service: API, handlers: api.handlers() }],
@@ -74,34 +118,41 @@ export async function serveBroker(options: BrokerOptions): Promise<RpcListener<B
       socket.once("close", () => callers.forget(caller));
       return caller;
     },
-    identify: (socket, caller) => {
-      const chain = peerChain(socket);
-      const verified = verifyX509Svid(chain, (name) => cache.bundleOf(name), clock.now());
-      if (!verified.ok) {
-        throw new EveryhopError("unauthenticated", `a broker did not prove who it is: ${verified.message}`);
-      }
-      return { ...caller, id: verified.id, chain, notAfterMs: verified.notAfterMs };
-    },
-    onRefused: (error) => log.warn("refused a broker's connection", { error }),
+    identify: (socket, { reference }) => ({ reference, local: true, ...prove(options, socket) }),
+    onRefused: (error) => options.log.warn("refused a broker's connection", { error }),
     ...LIMITS,
   });
-  const dropInvalid = () =>
-    listener.disconnect(({ chain }) => !verifyX509Svid(chain, (name) => cache.bundleOf(name), clock.now()).ok);
-  const unwatch = cache.changed.watch(dropInvalid);
-  let cancel = (): void => {};
-  const check = () => {
-    listener.disconnect(({ notAfterMs }) => notAfterMs <= clock.now());
-    cancel = clock.after(EXPIRY_CHECK_MS, check);
-  };
-  check();
-  return {
-    ...listener,
-    close: () => {
-      unwatch();
-      cancel();
-      return listener.close();
-    },
-  };
+  return listener;
+}
+
+/** SPEC: Broker Endpoint §3: TCP is for where no socket can be shared; who asks is who its SVID says. */
+async function listenOnTcp(
+  options: BrokerOptions,
+  address: { readonly host: string; readonly port: number },
+): Promise<RpcListener<BrokerCaller>> {
+  const api = new BrokerApi(options, (call) => listener.peerOf(call));
+  const listener = await listenTls<BrokerCaller>(address, options.svid, {
+    services: [{ service: API, handlers: api.handlers() }],
+    identify: (socket) => ({
+      reference: null,
+      local: LOOPBACK.test(socket.remoteAddress ?? ""),
+      ...prove(options, socket),
+    }),
+    onRefused: (error) => options.log.warn("refused a broker's connection", { error }),
+    ...LIMITS,
+  });
+  return listener;
+}
+
+const LOOPBACK = /^(::ffff:)?127\.|^::1$/;
+
+function prove({ cache, clock }: BrokerOptions, socket: TLSSocket) {
+  const chain = peerChain(socket);
+  const verified = verifyX509Svid(chain, (name) => cache.bundleOf(name), clock.now());
+  if (!verified.ok) {
+    throw new EveryhopError("unauthenticated", `a broker did not prove who it is: ${verified.message}`);
+  }
+  return { id: verified.id, chain, notAfterMs: verified.notAfterMs };
 }
 
 type AnyCall = { readonly metadata: Metadata; getPeer(): string };
@@ -224,6 +275,9 @@ class BrokerApi {
 
   #holdProcess(caller: BrokerCaller, named: NamedWorkload & { readonly kind: "process" }): Held {
     const { processes } = this.#options;
+    if (!caller.local) {
+      throw new Ended(invalidReference("a process id means nothing from another machine"));
+    }
     const reference = { pid: named.pid, pidfd: openPidfd(named.pid), caller: null };
     try {
       this.#requireSameNamespace(caller, reference);
@@ -252,23 +306,20 @@ class BrokerApi {
     };
   }
 
-  #requireSameNamespace(caller: BrokerCaller, { pid, pidfd }: ProcessReference): void {
-    const own = networkNamespace(caller.reference.pid);
+  /** Over TCP the kernel does not say where the caller is: whoever is let in there may name every process of the machine. */
+  #requireSameNamespace({ id, reference }: BrokerCaller, { pid, pidfd }: ProcessReference): void {
+    const isGone = (fd: number | null | undefined) => fd !== null && fd !== undefined && exitedPidfds([fd])[0] === true;
     const named = networkNamespace(pid);
-    const { pidfd: callerPidfd } = caller.reference;
-    const gone = [callerPidfd, pidfd].map((fd) => fd !== null && exitedPidfds([fd])[0] === true);
-    if (gone[0] === true) {
+    if (isGone(reference?.pidfd)) {
       throw new Ended({ code: Status.UNAUTHENTICATED, details: "the calling process is gone" });
     }
-    if (gone[1] === true || (named === null && pidfd === null)) {
+    if (isGone(pidfd) || (named === null && pidfd === null)) {
       throw new Ended(notFound({ kind: "process", pid }));
     }
+    const own = reference === null ? named : networkNamespace(reference.pid);
     if (own === null || own !== named) {
-      this.#options.log.warn("a broker names a process of another network namespace", {
-        broker: caller.id,
-        brokerPid: caller.reference.pid,
-        pid,
-      });
+      const brokerPid = reference?.pid ?? null;
+      this.#options.log.warn("a broker names a process of another network namespace", { broker: id, brokerPid, pid });
       throw new Ended(notFound({ kind: "process", pid }));
     }
   }

@@ -13,6 +13,8 @@ export interface Caller {
 const MAX_CONNECTIONS = 6_000;
 const MAX_CONNECTIONS_OF_USER = 2_500;
 const MAX_STREAMS_OF_USER = 4_000;
+/** Those whose connections come over TCP. */
+const NO_USER = -1;
 
 /** Bounds for what a hostile process can make the agent hold. */
 export const LIMITS = {
@@ -64,13 +66,14 @@ export class Callers {
   }
 
   /** Counts a stream of the caller; the function returned, once called, takes it off. Errors: `resource-exhausted`. */
-  enterStream({ reference: { caller } }: Caller): () => void {
-    const streams = (this.#streamsOfUser.get(caller.uid) ?? 0) + 1;
+  enterStream({ reference }: { readonly reference: Caller["reference"] | null }): () => void {
+    const uid = reference?.caller.uid ?? NO_USER;
+    const streams = (this.#streamsOfUser.get(uid) ?? 0) + 1;
     if (streams > MAX_STREAMS_OF_USER) {
-      throw new EveryhopError("resource-exhausted", `user ${caller.uid} has too many streams`);
+      throw new EveryhopError("resource-exhausted", `user ${uid} has too many streams`);
     }
-    this.#streamsOfUser.set(caller.uid, streams);
-    return () => decrement(this.#streamsOfUser, caller.uid);
+    this.#streamsOfUser.set(uid, streams);
+    return () => decrement(this.#streamsOfUser, uid);
   }
 }
 

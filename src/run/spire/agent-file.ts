@@ -41,7 +41,7 @@ const unless =
 const broker: Rule = (value, at) => {
   block({
     socket_path: to(["brokerSocket"], text),
-    bind_address: differs("the broker listens on its socket alone"),
+    bind_address: to(["brokerListen"], text),
     brokers: (inner, here) => {
       const ids = blocks(inner, here).flatMap(([each]) => (typeof each.id === "string" ? [each.id] : []));
       here.set(["brokers"], ids);
