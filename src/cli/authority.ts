@@ -1,13 +1,15 @@
 import { type Command, Option } from "commander";
+import type { BundleProgressDocument } from "../core/api/admin.ts";
 import { EveryhopError } from "../core/base/errors.ts";
 import { parseCertificate } from "../core/x509/certificate.ts";
 import { Bundle } from "../gen/spire/api/server/bundle/v1/bundle_pb.js";
 import { type AuthorityState, LocalAuthority } from "../gen/spire/api/server/localauthority/v1/localauthority_pb.js";
 import type { RpcClient } from "../io/rpc/adapter.ts";
-import { timeOfWire } from "./arguments.ts";
+import { seconds, timeOfWire } from "./arguments.ts";
+import { askAdmin } from "./ask-admin.ts";
 import { askServer } from "./ask-server.ts";
 import { addMeshOptions, type MeshOptions } from "./find-mesh.ts";
-import { print, printJson } from "./ui.ts";
+import { note, print, printJson } from "./ui.ts";
 
 type Type = "x509" | "jwt";
 type Client = RpcClient<typeof LocalAuthority>;
@@ -16,6 +18,8 @@ interface Options extends MeshOptions {
   readonly type: Type;
   readonly authorityId?: string;
   readonly subjectKeyId?: string;
+  /** In seconds. */
+  readonly wait?: number;
   readonly json?: boolean;
 }
 
@@ -63,7 +67,12 @@ To replace a key that may have leaked, with no request lost:
     );
   typed(group.command("show")).description("the active, the prepared and the old authority").action(show);
   order(group, "prepare", "make a new authority and publish it; it does not sign yet");
-  named(order(group, "activate", "let the prepared authority sign from now on; the active one becomes old"));
+  named(order(group, "activate", "let the prepared authority sign from now on; the active one becomes old")).option(
+    "--wait <duration>",
+    "at most so long for agents that do not have the new key yet",
+    seconds,
+    5,
+  );
   orUpstream(order(group, "taint", "mark an old authority as no longer secure: what it signed is replaced at once"));
   orUpstream(order(group, "revoke", "take an old authority out of the bundle: nobody believes it any more"));
 }
@@ -128,6 +137,9 @@ async function run(name: keyof typeof ORDERS, options: Options): Promise<void> {
       hint: "`everyhop authority show` has the ids",
     });
   }
+  if (name === "activate") {
+    await waitForAgents(options);
+  }
   const state = await askServer(options, LocalAuthority, (client) => ORDERS[name][type](client, authorityId));
   const document = documentOf(state);
   if (json === true) {
@@ -136,6 +148,28 @@ async function run(name: keyof typeof ORDERS, options: Options): Promise<void> {
   }
   print(`${DONE[name]} ${NAMES[type]} authority:`);
   printState(document);
+}
+
+const ASK_AGAIN_MS = 100;
+
+/** What a key signs that an agent has not heard of is refused on its machine: each is given a moment to. */
+async function waitForAgents(options: Options): Promise<void> {
+  const giveUpAt = Date.now() + (options.wait ?? 0) * 1_000;
+  for (;;) {
+    const progress = await askAdmin<BundleProgressDocument>(options, (admin) => admin.bundleProgress({})).catch(
+      () => null,
+    );
+    const behind = progress?.agents.filter(({ current }) => current === false) ?? [];
+    if (behind.length === 0) {
+      return;
+    }
+    if (Date.now() >= giveUpAt) {
+      const names = behind.slice(0, 5).map(({ spiffeId }) => spiffeId);
+      note(`${behind.length} of ${progress?.agents.length} agents do not have the new key yet: ${names.join(", ")}`);
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+  }
 }
 
 interface StateDocument {

@@ -110,3 +110,15 @@ export interface KillDocument {
   readonly connectionsClosed: number;
   readonly ms: number;
 }
+
+/** How far the trust bundle has come among the agents of this server. */
+export interface BundleProgressDocument {
+  /** 64 bits: as text. */
+  readonly sequence: string;
+  readonly agents: readonly {
+    readonly spiffeId: string;
+    /** What it said it has; null where it has said nothing to this server. */
+    readonly sequence: string | null;
+    readonly current: boolean | null;
+  }[];
+}

@@ -8,6 +8,7 @@ import { HealthCheckResponse_ServingStatus as ServingStatus } from "../../gen/gr
 import type { Store } from "../../io/store/store.ts";
 import type { SigningService } from "../intent/service.ts";
 import { auditCertificates, type SeenCertificate } from "./audit.ts";
+import type { BundleProgress } from "./bundle-progress.ts";
 import type { ChangeLog } from "./change-log.ts";
 import { explain } from "./explain.ts";
 import type { GuardedHandlers } from "./guard.ts";
@@ -20,6 +21,7 @@ export interface AdminOptions {
   readonly clock: Clock;
   readonly changes: ChangeLog;
   readonly signer: Pick<SigningService, "log">;
+  readonly progress: BundleProgress;
   /** Certificates known to be in use, beside those of agents. */
   readonly seen: () => Promise<readonly SeenCertificate[]>;
 }
@@ -29,7 +31,7 @@ const DEFAULT_CHANGES = 100;
 /** The identity server's part of everyhop.admin.v1.Admin; the control plane has the other. */
 export function adminService(
   options: AdminOptions,
-): Pick<GuardedHandlers<typeof Admin>, "auditCertificates" | "auditChanges" | "explainEntry"> {
+): Pick<GuardedHandlers<typeof Admin>, "auditCertificates" | "auditChanges" | "bundleProgress" | "explainEntry"> {
   const { store, registry, changes, signer } = options;
   return {
     async auditCertificates() {
@@ -39,6 +41,7 @@ export function adminService(
       return toStruct(await auditCertificates({ store: store.issuance, seen, log, now }));
     },
     auditChanges: async ({ limit }) => toStruct(await changes.changes(limit === 0 ? DEFAULT_CHANGES : limit)),
+    bundleProgress: () => toStruct(options.progress.document()),
     explainEntry: (question) => toStruct(explain(registry, options.clock.now(), question)),
   };
 }

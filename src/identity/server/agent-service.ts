@@ -10,6 +10,7 @@ import type { AgentMask, AgentSchema } from "../../gen/spire/api/types/agent_pb.
 import type { Log } from "../../io/log.ts";
 import type { NodeRecord } from "../../io/store/store.ts";
 import { type AttestCall, converse } from "./attest-call.ts";
+import type { BundleProgress } from "./bundle-progress.ts";
 import { selectorFilter } from "./filter.ts";
 import type { CallContext, GuardedHandlers } from "./guard.ts";
 import type { Nodes } from "./nodes.ts";
@@ -18,7 +19,12 @@ import { x509ToWire } from "./svid-service.ts";
 import { idFromWire, idToWire, masked, milliseconds, page, seconds, selectorToWire } from "./wire.ts";
 
 /** spire.api.server.agent.v1.Agent. */
-export function agentService(registry: Registry, nodes: Nodes, log: Log): GuardedHandlers<typeof Agent> {
+export function agentService(
+  registry: Registry,
+  nodes: Nodes,
+  progress: BundleProgress,
+  log: Log,
+): GuardedHandlers<typeof Agent> {
   return {
     countAgents: ({ filter }, { scope }) => ({ count: visible(registry, scope).filter(agentFilter(filter)).length }),
     listAgents({ filter, outputMask, pageSize, pageToken }, { scope }) {
@@ -55,7 +61,7 @@ export function agentService(registry: Registry, nodes: Nodes, log: Log): Guarde
       });
       return { value, expiresAt: seconds(expiresAtMs) };
     },
-    async postStatus({ agentVersion }, { node }) {
+    async postStatus({ agentVersion, currentBundleSerial }, { node }) {
       if (agentVersion.length > MAX_VERSION || !/^[\x20-\x7e]*$/.test(agentVersion)) {
         throw new EveryhopError(
           "invalid-argument",
@@ -63,6 +69,7 @@ export function agentService(registry: Registry, nodes: Nodes, log: Log): Guarde
         );
       }
       await nodes.status(node as NodeRecord, agentVersion);
+      progress.saw((node as NodeRecord).id, currentBundleSerial);
       return {};
     },
   };

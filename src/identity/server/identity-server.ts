@@ -29,6 +29,7 @@ import type { Authority } from "../authority/authority.ts";
 import { adminService, healthService } from "./admin-service.ts";
 import { agentService } from "./agent-service.ts";
 import type { SeenCertificate } from "./audit.ts";
+import { BundleProgress } from "./bundle-progress.ts";
 import { bundleService } from "./bundle-service.ts";
 import type { Bundles } from "./bundles.ts";
 import { type Caller, Callers } from "./callers.ts";
@@ -164,6 +165,7 @@ export class IdentityServer {
   readonly #callers: Callers;
   /** A peer has one allowance, on whichever address it comes. */
   readonly #limiters: Readonly<Record<Limit, RateLimiter>>;
+  readonly #progress: BundleProgress;
   readonly #stop: (() => void)[];
 
   private constructor(options: IdentityServerOptions, { bundles, own, federation }: Parts) {
@@ -188,8 +190,9 @@ export class IdentityServer {
       admin: limiter("admin"),
     };
     const watch = new NodeWatch({ registry, bundles, clock });
+    this.#progress = new BundleProgress({ registry, bundles, clock });
     this.#services = [
-      (by) => guard(Agent, agentService(registry, this.nodes, log), by),
+      (by) => guard(Agent, agentService(registry, this.nodes, this.#progress, log), by),
       (by) => guard(Entry, entryService(registry), by),
       (by) => guard(SVID, svidService(registry, issuer, bundles), by),
       (by) => guard(BundleApi, bundleService(bundles, authority.upstream), by),
@@ -326,8 +329,8 @@ export class IdentityServer {
       { spiffeId: this.svid.value.id, serial: this.svid.value.serial, seenBy: "server" },
       ...(await seen()),
     ];
-    const own = adminService({ store, registry, changes, signer, clock, seen: ownSvid });
-    return guard(Admin, { ...admin, ...own }, guarded);
+    const own = { store, registry, changes, signer, clock, seen: ownSvid, progress: this.#progress };
+    return guard(Admin, { ...admin, ...adminService(own) }, guarded);
   }
 
   #guarded(callerOf: GuardOptions["callerOf"]): GuardOptions {

@@ -120,6 +120,7 @@ export const METHODS: ReadonlyMap<string, MethodRule> = new Map([
     Restore: { ...admin("kills:write"), subject: bySpiffeId },
     AuditCertificates: whole("audit:read"),
     AuditChanges: whole("audit:read"),
+    BundleProgress: whole("bundles:read"),
     ExplainEntry: whole("entries:read"),
   }),
   ...each("grpc.health.v1.Health", { Check: LOCAL, List: LOCAL, Watch: LOCAL }),

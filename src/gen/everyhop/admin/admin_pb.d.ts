@@ -27,6 +27,18 @@ export declare type StatusRequest = Message<"everyhop.admin.v1.StatusRequest"> &
 export declare const StatusRequestSchema: GenMessage<StatusRequest>;
 
 /**
+ * @generated from message everyhop.admin.v1.BundleProgressRequest
+ */
+export declare type BundleProgressRequest = Message<"everyhop.admin.v1.BundleProgressRequest"> & {
+};
+
+/**
+ * Describes the message everyhop.admin.v1.BundleProgressRequest.
+ * Use `create(BundleProgressRequestSchema)` to create a new message.
+ */
+export declare const BundleProgressRequestSchema: GenMessage<BundleProgressRequest>;
+
+/**
  * @generated from message everyhop.admin.v1.WhyRequest
  */
 export declare type WhyRequest = Message<"everyhop.admin.v1.WhyRequest"> & {
@@ -177,6 +189,16 @@ export declare const Admin: GenService<{
   auditChanges: {
     methodKind: "unary";
     input: typeof AuditChangesRequestSchema;
+    output: typeof StructSchema;
+  },
+  /**
+   * How far the trust bundle has come: which agents have the newest, so that a new key may sign.
+   *
+   * @generated from rpc everyhop.admin.v1.Admin.BundleProgress
+   */
+  bundleProgress: {
+    methodKind: "unary";
+    input: typeof BundleProgressRequestSchema;
     output: typeof StructSchema;
   },
   /**

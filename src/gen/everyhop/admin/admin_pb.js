@@ -12,7 +12,7 @@ import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
  * Describes the file everyhop/admin/admin.proto.
  */
 export const file_everyhop_admin_admin = /*@__PURE__*/
-  fileDesc("ChpldmVyeWhvcC9hZG1pbi9hZG1pbi5wcm90bxIRZXZlcnlob3AuYWRtaW4udjEiDwoNU3RhdHVzUmVxdWVzdCIYCgpXaHlSZXF1ZXN0EgoKAmlkGAEgASgJIi8KC0tpbGxSZXF1ZXN0EhEKCXNwaWZmZV9pZBgBIAEoCRINCgVmb3JjZRgCIAEoCCIOCgxBdWRpdFJlcXVlc3QiJAoTQXVkaXRDaGFuZ2VzUmVxdWVzdBINCgVsaW1pdBgBIAEoDSJECg5FeHBsYWluUmVxdWVzdBINCgVhZ2VudBgBIAEoCRIRCglzZWxlY3RvcnMYAiADKAkSEAoIZW50cnlfaWQYAyABKAky/AMKBUFkbWluEkMKBlN0YXR1cxIgLmV2ZXJ5aG9wLmFkbWluLnYxLlN0YXR1c1JlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej0KA1doeRIdLmV2ZXJ5aG9wLmFkbWluLnYxLldoeVJlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej8KBEtpbGwSHi5ldmVyeWhvcC5hZG1pbi52MS5LaWxsUmVxdWVzdBoXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSQgoHUmVzdG9yZRIeLmV2ZXJ5aG9wLmFkbWluLnYxLktpbGxSZXF1ZXN0GhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBJNChFBdWRpdENlcnRpZmljYXRlcxIfLmV2ZXJ5aG9wLmFkbWluLnYxLkF1ZGl0UmVxdWVzdBoXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSTwoMQXVkaXRDaGFuZ2VzEiYuZXZlcnlob3AuYWRtaW4udjEuQXVkaXRDaGFuZ2VzUmVxdWVzdBoXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSSgoMRXhwbGFpbkVudHJ5EiEuZXZlcnlob3AuYWRtaW4udjEuRXhwbGFpblJlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0YgZwcm90bzM", [file_google_protobuf_struct]);
+  fileDesc("ChpldmVyeWhvcC9hZG1pbi9hZG1pbi5wcm90bxIRZXZlcnlob3AuYWRtaW4udjEiDwoNU3RhdHVzUmVxdWVzdCIXChVCdW5kbGVQcm9ncmVzc1JlcXVlc3QiGAoKV2h5UmVxdWVzdBIKCgJpZBgBIAEoCSIvCgtLaWxsUmVxdWVzdBIRCglzcGlmZmVfaWQYASABKAkSDQoFZm9yY2UYAiABKAgiDgoMQXVkaXRSZXF1ZXN0IiQKE0F1ZGl0Q2hhbmdlc1JlcXVlc3QSDQoFbGltaXQYASABKA0iRAoORXhwbGFpblJlcXVlc3QSDQoFYWdlbnQYASABKAkSEQoJc2VsZWN0b3JzGAIgAygJEhAKCGVudHJ5X2lkGAMgASgJMtEECgVBZG1pbhJDCgZTdGF0dXMSIC5ldmVyeWhvcC5hZG1pbi52MS5TdGF0dXNSZXF1ZXN0GhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI9CgNXaHkSHS5ldmVyeWhvcC5hZG1pbi52MS5XaHlSZXF1ZXN0GhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI/CgRLaWxsEh4uZXZlcnlob3AuYWRtaW4udjEuS2lsbFJlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0EkIKB1Jlc3RvcmUSHi5ldmVyeWhvcC5hZG1pbi52MS5LaWxsUmVxdWVzdBoXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSTQoRQXVkaXRDZXJ0aWZpY2F0ZXMSHy5ldmVyeWhvcC5hZG1pbi52MS5BdWRpdFJlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ek8KDEF1ZGl0Q2hhbmdlcxImLmV2ZXJ5aG9wLmFkbWluLnYxLkF1ZGl0Q2hhbmdlc1JlcXVlc3QaFy5nb29nbGUucHJvdG9idWYuU3RydWN0ElMKDkJ1bmRsZVByb2dyZXNzEiguZXZlcnlob3AuYWRtaW4udjEuQnVuZGxlUHJvZ3Jlc3NSZXF1ZXN0GhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBJKCgxFeHBsYWluRW50cnkSIS5ldmVyeWhvcC5hZG1pbi52MS5FeHBsYWluUmVxdWVzdBoXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RiBnByb3RvMw", [file_google_protobuf_struct]);
 
 /**
  * Describes the message everyhop.admin.v1.StatusRequest.
@@ -22,39 +22,46 @@ export const StatusRequestSchema = /*@__PURE__*/
   messageDesc(file_everyhop_admin_admin, 0);
 
 /**
+ * Describes the message everyhop.admin.v1.BundleProgressRequest.
+ * Use `create(BundleProgressRequestSchema)` to create a new message.
+ */
+export const BundleProgressRequestSchema = /*@__PURE__*/
+  messageDesc(file_everyhop_admin_admin, 1);
+
+/**
  * Describes the message everyhop.admin.v1.WhyRequest.
  * Use `create(WhyRequestSchema)` to create a new message.
  */
 export const WhyRequestSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_admin_admin, 1);
+  messageDesc(file_everyhop_admin_admin, 2);
 
 /**
  * Describes the message everyhop.admin.v1.KillRequest.
  * Use `create(KillRequestSchema)` to create a new message.
  */
 export const KillRequestSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_admin_admin, 2);
+  messageDesc(file_everyhop_admin_admin, 3);
 
 /**
  * Describes the message everyhop.admin.v1.AuditRequest.
  * Use `create(AuditRequestSchema)` to create a new message.
  */
 export const AuditRequestSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_admin_admin, 3);
+  messageDesc(file_everyhop_admin_admin, 4);
 
 /**
  * Describes the message everyhop.admin.v1.AuditChangesRequest.
  * Use `create(AuditChangesRequestSchema)` to create a new message.
  */
 export const AuditChangesRequestSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_admin_admin, 4);
+  messageDesc(file_everyhop_admin_admin, 5);
 
 /**
  * Describes the message everyhop.admin.v1.ExplainRequest.
  * Use `create(ExplainRequestSchema)` to create a new message.
  */
 export const ExplainRequestSchema = /*@__PURE__*/
-  messageDesc(file_everyhop_admin_admin, 5);
+  messageDesc(file_everyhop_admin_admin, 6);
 
 /**
  * @generated from service everyhop.admin.v1.Admin
