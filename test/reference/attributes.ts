@@ -26,9 +26,8 @@ export function stringMatches(pattern: string, value: string): boolean {
 const headerMatches = (pattern: string, value: string): boolean =>
   pattern === "*" || stringMatches(wire(pattern), value);
 
-/** `spiffe://` stands before the identity, not before the pattern. */
-const principalMatches = (pattern: string, principal: string): boolean =>
-  pattern.startsWith("*") ? stringMatches(pattern, `spiffe://${principal}`) : stringMatches(pattern, principal);
+/** `spiffe://` stands before the identity and is no part of what a star stands for. */
+const principalMatches = stringMatches;
 
 const namespaceMatches = (pattern: string, principal: string): boolean =>
   whole(`${ANY}*/ns/${pattern.split("*").map(quote).join(`${ANY}*`)}/${ANY}*`).test(`spiffe://${principal}`);
