@@ -1,7 +1,8 @@
 /** Starts the signer's process. */
 import { spawn } from "node:child_process";
 import { realpathSync } from "node:fs";
-import { dirname, extname, join } from "node:path";
+import { createRequire } from "node:module";
+import { dirname, extname, join, sep } from "node:path";
 import type { Duplex } from "node:stream";
 import type { StartedSigner } from "../identity/authority/signer-link.ts";
 import type { KeyPlace } from "../identity/intent/intent.ts";
@@ -67,7 +68,7 @@ function flagsFor(keys: KeyPlace, logDir: string): string[] {
     "--allow-addons",
     "--disable-sigusr1",
     "--disable-warning=SecurityWarning",
-    ...[packageRoot(), ...folders, ...files].map((path) => `--allow-fs-read=${path}`),
+    ...[packageRoot(), packagesFolder(), ...folders, ...files].map((path) => `--allow-fs-read=${path}`),
     ...folders.map((path) => `--allow-fs-write=${path}`),
   ];
 }
@@ -81,9 +82,16 @@ function realPath(path: string): string[] {
   }
 }
 
-/** The folder that holds the program and the packages it needs. */
+/** The folder that holds the program. */
 function packageRoot(): string {
   return realpathSync(join(dirname(ENTRY), "..", ".."));
+}
+
+/** Where the packages it needs really lie: installed beside others, or linked from elsewhere, that is not below the program. */
+function packagesFolder(): string {
+  const found = createRequire(import.meta.url).resolve("koffi");
+  const folder = `${sep}node_modules${sep}`;
+  return found.slice(0, found.indexOf(folder) + folder.length - 1);
 }
 
 /** What libraries of tokens find their configuration by. */
