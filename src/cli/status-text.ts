@@ -1,19 +1,29 @@
 /** `everyhop status` and `why` as people read them. */
 import type { DenialDocument, IdentityStatus, KillDocument, StatusDocument, WhyDocument } from "../core/api/admin.ts";
 import { formatDuration } from "../core/base/duration.ts";
+import type { Issue } from "../core/base/errors.ts";
 import { printable } from "./printable.ts";
 import { formatIssueForPeople, table } from "./ui.ts";
 
 const DENIALS_SHOWN = 10;
+
+function issues(title: string, found: readonly Issue[]): string {
+  return found.length === 0 ? "" : `${title}\n${found.map(formatIssueForPeople).join("\n")}`;
+}
 
 export function statusText(status: StatusDocument, now: number): string {
   const { version, trustDomain, proxies, problems } = status;
   const synced = proxies.filter(({ state }) => state === "synced").length;
   const sections = [
     `mesh ${trustDomain}, version ${version}: ${synced} of ${proxies.length} sidecars in sync`,
-    problems.length === 0
-      ? ""
-      : `Refused (the last good state stays in force)\n${problems.map(formatIssueForPeople).join("\n")}`,
+    issues(
+      "Problems",
+      problems.filter(({ file }) => file === undefined),
+    ),
+    issues(
+      "Refused (the last good state stays in force)",
+      problems.filter(({ file }) => file !== undefined),
+    ),
     section("Identities", [
       ["SERVICE", "SPIFFE ID", "SERIAL", "EXPIRES"],
       ...status.identities.map((identity) => identityRow(identity, now)),

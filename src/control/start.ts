@@ -5,6 +5,7 @@ import type { ProxyState, StatusDocument } from "../core/api/admin.ts";
 import { snapshotName } from "../core/api/snapshot.ts";
 import type { Cell } from "../core/base/cell.ts";
 import type { Clock } from "../core/base/clock.ts";
+import type { Issue } from "../core/base/errors.ts";
 import { EveryhopError } from "../core/base/errors.ts";
 import { type SpiffeId, sidecarId, type TrustDomain } from "../core/spiffe/id.ts";
 import type { X509Svid } from "../core/spiffe/svid.ts";
@@ -48,6 +49,8 @@ export interface ControlOptions {
   readonly identities: Identities;
   /** Where the World's version is kept over a restart. */
   readonly versionFile?: string;
+  /** What is wrong with the server's other parts, for the status; default nothing. */
+  readonly problems?: () => readonly Issue[];
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: MetricsRegistry;
@@ -113,6 +116,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
       server: options.svid.value,
       now: clock.now(),
       keyFaults: jwks.faults,
+      problems: [...loop.problems, ...(options.problems?.() ?? [])],
     });
   const parts = { loop, push, reports };
   registerGauges(options.metrics, gaugesOf(parts, identities));

@@ -22,6 +22,7 @@ export interface StatusSources {
   readonly now: number;
   /** Key sets that could not be read, by URL, with the reason. */
   readonly keyFaults: ReadonlyMap<string, string>;
+  readonly problems: readonly Issue[];
 }
 
 const DENIALS_SHOWN = 50;
@@ -35,7 +36,7 @@ export function statusDocument(sources: StatusSources): StatusDocument {
     identities: identities(sources),
     proxies: proxies(push),
     policies: loop.world.policies.map((policy) => policyStatus(policy, loop, sources.keyFaults)),
-    problems: loop.problems,
+    problems: sources.problems,
     denials: reports.denials.latest(DENIALS_SHOWN),
     dryRuns: reports.dryRuns(),
     kills: kills.map(({ spiffeId, since }) => ({ spiffeId, since: time(since) })),

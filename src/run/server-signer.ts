@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { Gauge, type Registry as Metrics } from "prom-client";
 import type { Clock } from "../core/base/clock.ts";
+import type { Issue } from "../core/base/errors.ts";
 import { SignerLink, type SignerState } from "../identity/authority/signer-link.ts";
 import type { Setup } from "../identity/intent/intent.ts";
 import type { Log } from "../io/log.ts";
@@ -52,6 +53,20 @@ export function authoritiesFile({ dataDir }: ServerConfig): StateFile {
     renameSync(before, path);
   }
   return diskStateFile(path);
+}
+
+/** For the status: that nothing is issued now, and why. */
+export function signerProblems({ running, error }: SignerState): readonly Issue[] {
+  return running
+    ? []
+    : [
+        {
+          code: error?.code ?? "unavailable",
+          severity: "error",
+          message: `the signer does not run, so nothing is issued: ${error?.message ?? "it ended"}`,
+          hint: error?.hint ?? "it is started again by itself; the server's log says why it ended",
+        },
+      ];
 }
 
 export function registerSignerGauges(metrics: Metrics, state: () => Pick<SignerState, "running" | "restarts">): void {

@@ -18,9 +18,10 @@ import { Registry as Metrics } from "prom-client";
 import { type Control, startControl } from "../control/start.ts";
 import { Cell } from "../core/base/cell.ts";
 import type { Clock } from "../core/base/clock.ts";
-import { EveryhopError } from "../core/base/errors.ts";
+import { EveryhopError, type Issue } from "../core/base/errors.ts";
 import { Authority } from "../identity/authority/authority.ts";
 import { agentTtlMs } from "../identity/authority/lifetimes.ts";
+import type { SignerLink } from "../identity/authority/signer-link.ts";
 import type { SeenCertificate } from "../identity/server/audit.ts";
 import { Bundles } from "../identity/server/bundles.ts";
 import { ChangeLog } from "../identity/server/change-log.ts";
@@ -46,6 +47,7 @@ import {
   openServerSigner,
   processSigner,
   registerSignerGauges,
+  signerProblems,
 } from "./server-signer.ts";
 
 export interface ServerOptions {
@@ -120,7 +122,10 @@ async function start(
     serverId: serverIdOf(config.dataDir),
     onError: (error) => log.error("the bundle could not be published; it is tried again", { error }),
   });
-  const authority = await openAuthority(config, store, metrics, bundles, options, cleanups);
+  const signer = await openServerSigner(config, options.openSigner, log);
+  cleanups.push(() => signer.close());
+  registerSignerGauges(metrics, () => signer.state.value);
+  const authority = await openAuthority(config, store, signer, bundles, options, cleanups);
   const changes = await ChangeLog.open({ dir: join(config.dataDir, "changes"), clock });
   cleanups.push(() => changes.close());
   const identity = await IdentityServer.open({
@@ -145,7 +150,8 @@ async function start(
   cleanups.push(() => identity.close());
   const trustBundle = join(config.dataDir, "bundle.pem");
   cleanups.push(keepBundleFile(trustBundle, identity.authorities, log));
-  const control = await openControl(config, identity, registry, metrics, options);
+  const problems = () => signerProblems(signer.state.value);
+  const control = await openControl(config, identity, registry, { metrics, problems }, options);
   cleanups.push(() => control.close());
   const listening = await listen(config, identity, control);
   cleanups.push(() => listening.close());
@@ -162,9 +168,9 @@ async function start(
 async function openAuthority(
   config: ServerConfig,
   store: Store,
-  metrics: Metrics,
+  signer: SignerLink,
   bundles: Bundles,
-  { clock, log, openSigner }: Required<ServerOptions>,
+  { clock, log }: Required<ServerOptions>,
   cleanups: (() => Promise<void> | void)[],
 ): Promise<Authority> {
   const kept = authoritiesFile(config);
@@ -173,9 +179,6 @@ async function openAuthority(
   if (upstream !== null) {
     bundles.follow(upstream.bundle);
   }
-  const signer = await openServerSigner(config, openSigner, log);
-  cleanups.push(() => signer.close());
-  registerSignerGauges(metrics, () => signer.state.value);
   const authority = await Authority.open({
     trustDomain: config.trustDomain,
     signer,
@@ -206,7 +209,7 @@ function openControl(
   config: ServerConfig,
   identity: IdentityServer,
   registry: Registry,
-  metrics: Metrics,
+  told: { readonly metrics: Metrics; readonly problems: () => readonly Issue[] },
   { clock, log, baseDir }: Required<ServerOptions>,
 ): Promise<Control> {
   return startControl({
@@ -222,7 +225,7 @@ function openControl(
     versionFile: join(config.dataDir, "world-version"),
     clock,
     log: log.with({ part: "control" }),
-    metrics,
+    ...told,
   });
 }
 

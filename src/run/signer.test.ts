@@ -11,6 +11,7 @@ import { testKey } from "../core/x509/fixture.ts";
 import { Authority } from "../identity/authority/authority.ts";
 import { RecordingJournal } from "../identity/authority/fixture.ts";
 import type { SignerLink, SignerState } from "../identity/authority/signer-link.ts";
+import type { Setup } from "../identity/intent/intent.ts";
 import { silentLog } from "../io/log.ts";
 import { processStat } from "../io/process.ts";
 import { testToken } from "../io/softhsm-fixture.ts";
@@ -99,6 +100,27 @@ test("killed, it is started again with the same keys; meanwhile nothing is issue
   await until(link, ({ running }) => running);
   assert.equal(link.state.value.restarts, 1);
   assert.equal((await authority.issueX509Svid(request)).authorityId, id);
+});
+
+test("a server whose signer is away says so in its status, and takes it back once it runs again", async (t) => {
+  const { config } = configIn(t);
+  const links: SignerLink[] = [];
+  const openSigner = async (setup: Setup) => {
+    const link = await processSigner(clock, silentLog)(setup);
+    links.push(link);
+    return link;
+  };
+  const server = await startServer(config, { log: silentLog, openSigner });
+  t.after(() => server.close());
+  const link = links[0] as SignerLink;
+  const down = until(link, ({ running }) => !running);
+  process.kill(link.pid ?? 0, "SIGKILL");
+  await down;
+  const [problem] = (await server.control.status()).problems;
+  assert.equal(problem?.code, "unavailable");
+  assert.match(problem?.message ?? "", /the signer does not run, so nothing is issued/);
+  await until(link, ({ running }) => running);
+  assert.deepEqual((await server.control.status()).problems, []);
 });
 
 test("keys in memory end with it: another CA takes over at once, and what the old one signed stays valid", async (t) => {
