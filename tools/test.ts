@@ -16,7 +16,7 @@ import { type AllowedSkip, deadEntries, judgeSkips } from "./skips.ts";
 const ROOT = process.cwd();
 
 /** Suites that start whole meshes, or measure: they get the machine for themselves. */
-const ALONE = /^test\/(flows|interop|isolation|examples)\//;
+const ALONE = /^test\/(flows|isolation|examples|interop\/prometheus-mesh)/;
 
 function suitePhases(): Phase[] {
   const files = globSync("test/**/*.test.ts").sort();

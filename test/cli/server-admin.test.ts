@@ -4,11 +4,11 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { silentLog } from "../io/log.ts";
-import { startServer } from "../run/server.ts";
-import { readServerConfig } from "../run/server-config.ts";
+import { silentLog } from "../../src/io/log.ts";
+import { startServer } from "../../src/run/server.ts";
+import { readServerConfig } from "../../src/run/server-config.ts";
 
-const MAIN = new URL("./main.ts", import.meta.url).pathname;
+const MAIN = new URL("../../src/cli/main.ts", import.meta.url).pathname;
 const AGENT = "spiffe://example.com/spire/agent/join_token/t";
 const WEB = "spiffe://example.com/ns/shop/sa/web";
 

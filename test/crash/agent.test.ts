@@ -3,11 +3,11 @@ import { spawn } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { systemClock } from "../../io/clock.ts";
-import { testFolder, until } from "./fixture.ts";
-import { FakeServer } from "./server-fixture.ts";
+import { testFolder, until } from "../../src/identity/agent/fixture.ts";
+import { FakeServer } from "../../src/identity/agent/server-fixture.ts";
+import { systemClock } from "../../src/io/clock.ts";
 
-const FIXTURE = new URL("./crash-fixture.ts", import.meta.url).pathname;
+const FIXTURE = new URL("../../src/identity/agent/crash-fixture.ts", import.meta.url).pathname;
 const UID = `unix:uid:${process.getuid?.()}`;
 const ROUNDS = 5;
 

@@ -3,12 +3,12 @@ import { execFile, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import type { RunningAgent } from "../identity/agent/agent.ts";
-import { startTestAgent, testFolder, until } from "../identity/agent/fixture.ts";
-import { FakeServer } from "../identity/agent/server-fixture.ts";
-import { systemClock } from "../io/clock.ts";
+import type { RunningAgent } from "../../src/identity/agent/agent.ts";
+import { startTestAgent, testFolder, until } from "../../src/identity/agent/fixture.ts";
+import { FakeServer } from "../../src/identity/agent/server-fixture.ts";
+import { systemClock } from "../../src/io/clock.ts";
 
-const MAIN = new URL("./main.ts", import.meta.url).pathname;
+const MAIN = new URL("../../src/cli/main.ts", import.meta.url).pathname;
 const UID = `unix:uid:${process.getuid?.()}`;
 const WEB = "spiffe://example.com/ns/shop/sa/web";
 const API = "spiffe://example.com/ns/shop/sa/api";

@@ -3,12 +3,12 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { DOMAIN, eventually, memoryIdentities, testControl, testService } from "../control/fixture.ts";
-import { workloadId } from "../core/spiffe/id.ts";
-import { Admin } from "../gen/everyhop/admin/admin_pb.js";
-import { listenUnix } from "../io/rpc/listen.ts";
+import { DOMAIN, eventually, memoryIdentities, testControl, testService } from "../../src/control/fixture.ts";
+import { workloadId } from "../../src/core/spiffe/id.ts";
+import { Admin } from "../../src/gen/everyhop/admin/admin_pb.js";
+import { listenUnix } from "../../src/io/rpc/listen.ts";
 
-const MAIN = fileURLToPath(new URL("./main.ts", import.meta.url));
+const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const PRINTER = "spiffe://example.com/ns/back/sa/printer";
 
 interface Ran {

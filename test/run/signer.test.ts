@@ -4,21 +4,21 @@ import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { skipWithout } from "../../test/peers.ts";
-import type { Clock } from "../core/base/clock.ts";
-import { parseTrustDomain } from "../core/spiffe/id.ts";
-import { testKey } from "../core/x509/fixture.ts";
-import { Authority } from "../identity/authority/authority.ts";
-import { RecordingJournal } from "../identity/authority/fixture.ts";
-import type { SignerLink, SignerState } from "../identity/authority/signer-link.ts";
-import type { Setup } from "../identity/intent/intent.ts";
-import { silentLog } from "../io/log.ts";
-import { processStat } from "../io/process.ts";
-import { testToken } from "../io/softhsm-fixture.ts";
-import { memoryStateFile } from "../io/state-file.ts";
-import { startServer } from "./server.ts";
-import { readServerConfig, type ServerConfig } from "./server-config.ts";
-import { processSigner } from "./server-signer.ts";
+import type { Clock } from "../../src/core/base/clock.ts";
+import { parseTrustDomain } from "../../src/core/spiffe/id.ts";
+import { testKey } from "../../src/core/x509/fixture.ts";
+import { Authority } from "../../src/identity/authority/authority.ts";
+import { RecordingJournal } from "../../src/identity/authority/fixture.ts";
+import type { SignerLink, SignerState } from "../../src/identity/authority/signer-link.ts";
+import type { Setup } from "../../src/identity/intent/intent.ts";
+import { silentLog } from "../../src/io/log.ts";
+import { processStat } from "../../src/io/process.ts";
+import { testToken } from "../../src/io/softhsm-fixture.ts";
+import { memoryStateFile } from "../../src/io/state-file.ts";
+import { startServer } from "../../src/run/server.ts";
+import { readServerConfig, type ServerConfig } from "../../src/run/server-config.ts";
+import { processSigner } from "../../src/run/server-signer.ts";
+import { skipWithout } from "../peers.ts";
 
 function configIn(t: TestContext, more = ""): { readonly config: ServerConfig; readonly dir: string } {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-signer-"));
@@ -202,7 +202,7 @@ test("the keys are in a token: found again after a restart, and a wrong PIN is s
   });
 });
 
-const MAIN = new URL("../cli/main.ts", import.meta.url).pathname;
+const MAIN = new URL("../../src/cli/main.ts", import.meta.url).pathname;
 
 /** `everyhop server` in a process; its first line has come. */
 async function serverProcess(t: TestContext, dir: string): Promise<ChildProcess> {

@@ -6,19 +6,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { credentials } from "@grpc/grpc-js";
-import { FakeClock } from "../core/base/clock.ts";
-import { EveryhopError } from "../core/base/errors.ts";
-import { certificatesFromPem } from "../core/x509/pem.ts";
-import { Admin } from "../gen/everyhop/admin/admin_pb.js";
-import { Agent } from "../gen/spire/api/server/agent/v1/agent_pb.js";
-import { localSigner } from "../identity/authority/fixture.ts";
-import type { Setup } from "../identity/intent/intent.ts";
-import { listenHttp } from "../io/http.ts";
-import { silentLog } from "../io/log.ts";
-import { makeClient } from "../io/rpc/adapter.ts";
-import { healthRoutes } from "./health.ts";
-import { type ServerReady, startServer } from "./server.ts";
-import { type HealthConfig, readServerConfig, type ServerConfig } from "./server-config.ts";
+import { FakeClock } from "../../src/core/base/clock.ts";
+import { EveryhopError } from "../../src/core/base/errors.ts";
+import { certificatesFromPem } from "../../src/core/x509/pem.ts";
+import { Admin } from "../../src/gen/everyhop/admin/admin_pb.js";
+import { Agent } from "../../src/gen/spire/api/server/agent/v1/agent_pb.js";
+import { localSigner } from "../../src/identity/authority/fixture.ts";
+import type { Setup } from "../../src/identity/intent/intent.ts";
+import { listenHttp } from "../../src/io/http.ts";
+import { silentLog } from "../../src/io/log.ts";
+import { makeClient } from "../../src/io/rpc/adapter.ts";
+import { healthRoutes } from "../../src/run/health.ts";
+import { type ServerReady, startServer } from "../../src/run/server.ts";
+import { type HealthConfig, readServerConfig, type ServerConfig } from "../../src/run/server-config.ts";
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-run-"));
@@ -139,7 +139,7 @@ test("a folder that others can reach, a broken database and invalid policies are
 
 /** The command, until it says that it is ready. */
 async function command(t: TestContext, file: string): Promise<{ child: ChildProcess; ready: ServerReady }> {
-  const main = new URL("../cli/main.ts", import.meta.url).pathname;
+  const main = new URL("../../src/cli/main.ts", import.meta.url).pathname;
   const child = spawn(process.execPath, [main, "server", "--config", file, "--exit-with-stdin"], {
     stdio: ["pipe", "pipe", "inherit"],
   });
