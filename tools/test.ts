@@ -15,15 +15,26 @@ import { type AllowedSkip, deadEntries, judgeSkips } from "./skips.ts";
 
 const ROOT = process.cwd();
 
-/** Suites that start whole meshes, or measure: they get the machine for themselves. */
-const ALONE = /^test\/(flows|isolation|examples|interop\/prometheus-mesh)/;
+/**
+ * Suites that look at what is left on the whole machine (network namespaces, processes), or attack a mesh for all they can: one
+ * at a time. All others share it, and mostly wait: for certificates to age, for processes to start.
+ */
+const ALONE = /^test\/(flows\/(attack|bad-input|isolated|ordinary-user|readme|up)|interop\/prometheus-mesh)\.test\.ts$/;
+
+/** The longest begin first, so that no lane is left with one of them at the end. */
+const LONGEST = [
+  "test/flows/live.test.ts",
+  "test/trust.test.ts",
+  "test/flows/recover.test.ts",
+  "test/cli/server-admin.test.ts",
+];
 
 function suitePhases(): Phase[] {
   const files = globSync("test/**/*.test.ts").sort();
   const alone = files.filter((file) => ALONE.test(file));
-  const together = files.filter((file) => !ALONE.test(file));
+  const others = files.filter((file) => !ALONE.test(file) && !LONGEST.includes(file));
   return [
-    { files: together, concurrency: 2, quiet: false },
+    { files: [...LONGEST, ...others], concurrency: 3, quiet: false },
     { files: alone, concurrency: 1, quiet: false },
   ];
 }
