@@ -8,7 +8,7 @@ import { type CompiledPolicy, compile, type MeshScope } from "./compile.ts";
 import type { DecisionRequest } from "./decision-request.ts";
 import { decideHttp, decideTcp, mtlsMode } from "./evaluate.ts";
 import { type Explanation, explain } from "./explain.ts";
-import type { HttpFacts, PeerFacts } from "./facts.ts";
+import { type HttpFacts, type Peer, type PeerFacts, peerOf } from "./facts.ts";
 import type { TokenReplay } from "./nearest/changes.ts";
 import { claimsOf, httpFacts, type ReceivedRequest, receivedRequest } from "./received.ts";
 import type { MtlsMode, Resource } from "./resources.ts";
@@ -30,6 +30,8 @@ export interface Answer
 export interface Prepared {
   readonly compiled: CompiledPolicy;
   readonly peer: PeerFacts;
+  /** The same, as the evaluator wants it. */
+  readonly known: Peer;
   /** Null on TCP. */
   readonly http: HttpFacts | null;
   readonly refused: Verdict | null;
@@ -75,7 +77,7 @@ export class Decider {
     const isRefused = isTransportRefused(mtlsMode(compiled, peer.destinationPort), request);
     const part = request.request;
     const received = part === null ? null : receivedRequest(part, request, this.#mesh);
-    const base = { compiled, peer, fault: null };
+    const base = { compiled, peer, known: peerOf(peer), fault: null };
     if (isRefused || part === null || received === null) {
       const http = received === null ? null : httpFacts(received, null);
       return { ...base, http, refused: isRefused ? PLAINTEXT_REFUSED : part === null ? null : BAD_REQUEST };
@@ -136,8 +138,8 @@ function isTransportRefused(mode: MtlsMode, { source, destination, request }: De
 }
 
 /** Nobody can be asked here: what a CUSTOM rule would ask about is denied. */
-export function verdictOf({ compiled, peer, http, refused }: Prepared): Verdict {
-  const verdict = refused ?? (http === null ? decideTcp(compiled, peer) : decideHttp(compiled, peer, http));
+export function verdictOf({ compiled, known, http, refused }: Prepared): Verdict {
+  const verdict = refused ?? (http === null ? decideTcp(compiled, known) : decideHttp(compiled, known, http));
   if (verdict.custom === null) {
     return verdict;
   }

@@ -26,13 +26,13 @@ export type { HttpFacts, PeerFacts } from "./facts.ts";
 export type { Verdict } from "./verdict.ts";
 
 /** Decides one HTTP request. `request.path` must be what `normalizePath` gave and what will be forwarded. */
-export function decideHttp(compiled: CompiledPolicy, peer: PeerFacts, request: HttpFacts): Verdict {
+export function decideHttp(compiled: CompiledPolicy, peer: PeerFacts | Peer, request: HttpFacts): Verdict {
   const known = peerOf(peer);
   return decide(compiled.http, known, viewOf(request, known));
 }
 
 /** Decides one TCP connection. */
-export function decideTcp(compiled: CompiledPolicy, peer: PeerFacts): Verdict {
+export function decideTcp(compiled: CompiledPolicy, peer: PeerFacts | Peer): Verdict {
   return decide(compiled.tcp, peerOf(peer), null);
 }
 
@@ -54,12 +54,12 @@ export function viewOf(request: HttpFacts, peer: Peer): HttpView {
 }
 
 /** One connection mostly tells of one client: its address is parsed once. */
-function remoteOf(text: string, { memory }: Peer): IpAddress | null {
-  if (memory.remoteText !== text) {
-    memory.remoteText = text;
-    memory.remote = parseIp(text);
+function remoteOf(text: string, peer: Peer): IpAddress | null {
+  if (peer.toldText !== text) {
+    peer.toldText = text;
+    peer.told = parseIp(text);
   }
-  return memory.remote;
+  return peer.told;
 }
 
 function withoutQuery(path: string): string {
@@ -72,7 +72,7 @@ function withoutQuery(path: string): string {
   return path;
 }
 
-/** Places of the lists in a peer's memory. */
+/** Places of the lists in what a peer keeps open. */
 const DENY = 0;
 const ALLOW = 1;
 const CUSTOM = 2;
@@ -80,17 +80,18 @@ const DRY_DENY = 3;
 const DRY_ALLOW = 4;
 
 function decide(sets: RuleSets, peer: Peer, request: HttpView | null): Verdict {
-  if (peer.memory.of !== sets) {
-    peer.memory.of = sets;
-    peer.memory.alive.fill(null);
+  if (peer.openOf !== sets) {
+    peer.openOf = sets;
+    peer.open.fill(null);
   }
   const denied = firstOf(sets.deny, DENY, peer, request);
   const allowed = denied !== NONE || !sets.denyByDefault ? NONE : firstOf(sets.allow, ALLOW, peer, request);
   const outcome = denied !== NONE ? DENIED : !sets.denyByDefault ? NO_POLICY : allowed !== NONE ? ALLOWED : NO_ALLOW;
-  let node = sets.verdicts.plain(outcome, denied !== NONE ? denied : allowed);
+  const deciding = denied !== NONE ? denied : allowed;
   if (sets.isPlain) {
-    return node.verdict;
+    return sets.verdicts.plain(outcome, deciding);
   }
+  let node = sets.verdicts.first(outcome, deciding);
   const custom = firstOf(sets.custom, CUSTOM, peer, request);
   if (custom !== NONE) {
     node = sets.verdicts.next(node, ASKED, custom);
@@ -111,12 +112,12 @@ function firstOf(rules: RuleIndex, place: number, peer: Peer, request: HttpView 
   if (rules.rules.length === 0) {
     return NONE;
   }
-  let alive = peer.memory.alive[place] ?? null;
-  if (alive === null) {
-    alive = rules.aliveFor(peer);
-    peer.memory.alive[place] = alive;
+  let open = peer.open[place] ?? null;
+  if (open === null) {
+    open = rules.openFor(peer);
+    peer.open[place] = open;
   }
-  return rules.first(alive, peer, request);
+  return rules.first(open, peer, request);
 }
 
 /** Adds the decision with every dry-run policy in force, where it is not the one in force. */

@@ -1,5 +1,6 @@
 /** What a decision is made from: facts about the connection, made once, and facts about one request on it. */
 import { type IpAddress, parseIp, unmapped } from "../base/cidr.ts";
+import type { RuleParts } from "./rule-index.ts";
 
 export interface PeerFacts {
   /** The identity mutual TLS proved, without `spiffe://`; null on plaintext. */
@@ -36,8 +37,11 @@ export interface HttpFacts {
 /** The payload of a validated token, space-delimited claims already split into lists. */
 export type Claims = Readonly<Record<string, unknown>>;
 
-/** A peer with its addresses parsed. */
-export interface Peer {
+/** How many lists of rules a peer keeps what they leave open of. */
+const LISTS = 5;
+
+/** A peer with its addresses parsed, and what the evaluator keeps of it: all in one object, as each further one is a cache miss. */
+export class Peer {
   readonly principal: string | null;
   readonly source: IpAddress | null;
   readonly remote: IpAddress | null;
@@ -45,44 +49,38 @@ export interface Peer {
   readonly port: number;
   /** Lower case, as Envoy compares it. */
   readonly sni: string | null;
-  /** What the policies that decided last leave open for this connection; kept by the evaluator. */
-  readonly memory: PeerMemory;
-}
-
-export interface PeerMemory {
-  /** Whose rules `alive` is about: other policies, other rules. */
-  of: object | null;
-  /** Per list of rules those left open; null where not yet asked. */
-  readonly alive: (readonly number[] | null)[];
+  /** Whose rules `open` is about: other policies, other rules. */
+  openOf: object | null = null;
+  /** Per list of rules those left open for this connection; null where not yet asked. */
+  readonly open: (readonly RuleParts[] | null)[] = new Array(LISTS).fill(null);
   /** The address that its last request told of. */
-  remoteText: string | null;
-  remote: IpAddress | null;
+  toldText: string | null = null;
+  told: IpAddress | null = null;
+
+  constructor(facts: PeerFacts) {
+    const source = directAddress(facts.sourceIp);
+    this.principal = facts.principal;
+    this.source = source;
+    this.remote = facts.remoteIp === facts.sourceIp ? source : parseIp(facts.remoteIp);
+    this.destination = directAddress(facts.destinationIp);
+    this.port = facts.destinationPort;
+    this.sni = facts.sni === null || facts.sni === "" ? null : facts.sni.toLowerCase();
+  }
 }
 
 const peers = new WeakMap<PeerFacts, Peer>();
 
-/** HOT: the same facts object is parsed once. */
-export function peerOf(facts: PeerFacts): Peer {
-  const known = peers.get(facts);
-  if (known !== undefined) {
-    return known;
+/** HOT: the same facts object is parsed once; who keeps the peer itself spares the look-up. */
+export function peerOf(facts: PeerFacts | Peer): Peer {
+  if (facts instanceof Peer) {
+    return facts;
   }
-  const peer = preparePeer(facts);
-  peers.set(facts, peer);
+  let peer = peers.get(facts);
+  if (peer === undefined) {
+    peer = new Peer(facts);
+    peers.set(facts, peer);
+  }
   return peer;
-}
-
-function preparePeer(facts: PeerFacts): Peer {
-  const source = directAddress(facts.sourceIp);
-  return {
-    principal: facts.principal,
-    source,
-    remote: facts.remoteIp === facts.sourceIp ? source : parseIp(facts.remoteIp),
-    destination: directAddress(facts.destinationIp),
-    port: facts.destinationPort,
-    sni: facts.sni === null || facts.sni === "" ? null : facts.sni.toLowerCase(),
-    memory: { of: null, alive: [null, null, null, null, null], remoteText: null, remote: null },
-  };
 }
 
 /** An address of the socket itself: on a dual-stack socket IPv4 arrives mapped. */

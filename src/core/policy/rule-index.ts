@@ -32,7 +32,7 @@ export class RuleIndex implements Visitor {
 
   constructor(rules: readonly CompiledRule[], layer: Layer, trustDomains: readonly string[]) {
     this.rules = rules;
-    this.#parts = rules.map((rule) => partsOf(rule, layer));
+    this.#parts = rules.map((rule, id) => partsOf(rule, id, layer));
     const filed = fileRules(rules, layer, trustDomains);
     this.#connectionSlots = filed.slots.filter((slot) => slot.perConnection);
     this.#requestSlots = filed.slots.filter((slot) => !slot.perConnection);
@@ -40,13 +40,12 @@ export class RuleIndex implements Visitor {
     this.#requestRest = filed.rest.filter((id) => !this.#parts[id]!.asksConnection);
   }
 
-  /** HOT: the first rule that matches, or NONE. `alive` is what `aliveFor` gave for this peer. */
-  first(alive: readonly number[], peer: Peer, request: HttpView | null): number {
+  /** HOT: the first rule that matches, or NONE. `open` is what `openFor` gave for this peer. */
+  first(open: readonly RuleParts[], peer: Peer, request: HttpView | null): number {
     this.#best = this.rules.length;
-    for (let index = 0; index < alive.length; index++) {
-      const id = alive[index]!;
-      const tests = this.#parts[id]!.requestTests;
-      if (tests === null ? matchesRule(this.rules[id]!, peer, request) : allHold(tests, peer, request)) {
+    for (let index = 0; index < open.length; index++) {
+      const { id, requestTests } = open[index]!;
+      if (requestTests === null ? matchesRule(this.rules[id]!, peer, request) : allHold(requestTests, peer, request)) {
         this.#best = id;
         break;
       }
@@ -75,7 +74,7 @@ export class RuleIndex implements Visitor {
   }
 
   /** The rules that this connection leaves open, in order; those filed under what requests bring are not in it. */
-  aliveFor(peer: Peer): readonly number[] {
+  openFor(peer: Peer): readonly RuleParts[] {
     const candidates = new Set(this.#connectionRest);
     const collector: Visitor = {
       visit: (ids) => {
@@ -87,22 +86,24 @@ export class RuleIndex implements Visitor {
     for (const slot of this.#connectionSlots) {
       slot.visit(peer, null, collector);
     }
-    const alive: number[] = [];
+    const open: RuleParts[] = [];
     for (const id of [...candidates].sort((a, b) => a - b)) {
       const parts = this.#parts[id]!;
       if (isOpen(parts, peer)) {
-        alive.push(id);
+        open.push(parts);
         if (parts.requestTests?.length === 0) {
           // It matches every request of this connection: no later rule is ever reached.
           break;
         }
       }
     }
-    return alive;
+    return open;
   }
 }
 
-interface RuleParts {
+/** A rule as a connection sees it. */
+export interface RuleParts {
+  readonly id: number;
   readonly asksConnection: boolean;
   /** Per alternative, the tests that only the connection decides. */
   readonly from: readonly (readonly FieldTest[])[];
@@ -112,12 +113,16 @@ interface RuleParts {
   readonly requestTests: readonly Test[] | null;
 }
 
-function partsOf(rule: CompiledRule, layer: Layer): RuleParts {
+function partsOf(rule: CompiledRule, id: number, layer: Layer): RuleParts {
   const ofPeer = (test: FieldTest): boolean => isPeerAttribute(test.attribute, layer === "http");
   const peerTests = (tests: readonly FieldTest[]): readonly FieldTest[] => tests.filter(ofPeer);
-  const isSimple = rule.from.length <= 1 && rule.to.length <= 1;
+  /** Of several alternatives that the connection alone decides nothing is left to choose per request. */
+  const isSettled = (alternatives: CompiledRule["from"]): boolean =>
+    alternatives.length <= 1 || alternatives.every((tests) => tests.every(ofPeer));
+  const isSimple = isSettled(rule.from) && isSettled(rule.to);
   const all = [...rule.from.flat(), ...rule.to.flat(), ...rule.when];
   return {
+    id,
     asksConnection: all.some(ofPeer),
     from: rule.from.map(peerTests),
     to: rule.to.map(peerTests),

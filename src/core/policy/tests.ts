@@ -113,9 +113,12 @@ export function compileTest(attribute: Attribute, values: readonly string[], con
 
 type Matcher = (value: string) => boolean;
 
-/** HOT: one pattern is most lists; comparing it alone is what memory is touched least for. */
+/** HOT: one or two patterns are most lists; comparing them alone is what memory is touched least for. */
 function patternMatcher(values: readonly string[]): Matcher {
-  const [only] = values.length === 1 ? values.map(parsePattern) : [];
+  const [only, other] = values.length <= 2 ? values.map(parsePattern) : [];
+  if (only !== undefined && other !== undefined) {
+    return (value) => matchesPattern(only, value) || matchesPattern(other, value);
+  }
   if (only?.kind === "exact") {
     const { text } = only;
     return (value) => value === text;

@@ -40,24 +40,38 @@ export class VerdictTable {
   readonly #lists: Lists;
   readonly #layer: Layer;
   /** Per outcome, by rule. Made whole at once: a list that grows in leaps is slow to look into. */
-  readonly #plain: (VerdictNode | undefined)[][];
+  readonly #plain: (Verdict | undefined)[][];
+  readonly #first: (VerdictNode | undefined)[][];
   #kept = 0;
 
   constructor(lists: Lists, layer: Layer) {
     this.#lists = lists;
     this.#layer = layer;
     const rules = [0, 0, lists.allow.rules.length, lists.deny.rules.length];
-    this.#plain = rules.map((count) => new Array<VerdictNode | undefined>(count + 1).fill(undefined));
+    this.#plain = rules.map((count) => new Array<Verdict | undefined>(count + 1).fill(undefined));
+    this.#first = rules.map((count) => new Array<VerdictNode | undefined>(count + 1).fill(undefined));
   }
 
   /** HOT: the verdict where no audit, dry-run or CUSTOM policy plays a part. */
-  plain(outcome: number, rule: number): VerdictNode {
+  plain(outcome: number, rule: number): Verdict {
     const row = this.#plain[outcome]!;
     const known = row[rule + 1];
     if (known !== undefined) {
       return known;
     }
-    const made = { verdict: this.#make(outcome, rule), next: new Map<number, VerdictNode>() };
+    const made = this.#make(outcome, rule);
+    row[rule + 1] = made;
+    return made;
+  }
+
+  /** HOT: the same where one may play a part: `next` adds it. */
+  first(outcome: number, rule: number): VerdictNode {
+    const row = this.#first[outcome]!;
+    const known = row[rule + 1];
+    if (known !== undefined) {
+      return known;
+    }
+    const made = { verdict: this.plain(outcome, rule), next: new Map<number, VerdictNode>() };
     row[rule + 1] = made;
     return made;
   }
