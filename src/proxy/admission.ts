@@ -2,7 +2,7 @@
  * Whether the request of an inbound connection may go on: its tokens, then CUSTOM, then DENY and ALLOW. Only where a key set
  * or an authorizer has to be asked is anything waited for.
  */
-import type { Claims } from "../core/policy/facts.ts";
+import { type Claims, type Peer, peerOf } from "../core/policy/facts.ts";
 import { visibleHeaders } from "../core/policy/headers.ts";
 import type { ExtensionProvider } from "../core/policy/mesh-config.ts";
 import type { TokenReplay } from "../core/policy/nearest/changes.ts";
@@ -31,6 +31,8 @@ export class Admission implements HttpFacts {
   verdict: Verdict | null = null;
   denialId: string | null = null;
   readonly #connection: AskedConnection;
+  /** Of the connection, as the policy's evaluator wants it. */
+  readonly #peer: Peer;
   readonly #context: ProxyContext;
   #front: HttpFront | null = null;
   /** The CUSTOM rule whose provider has allowed this request. */
@@ -42,6 +44,7 @@ export class Admission implements HttpFacts {
 
   constructor(connection: AskedConnection, context: ProxyContext) {
     this.#connection = connection;
+    this.#peer = peerOf(connection.peerFacts);
     this.#context = context;
   }
 
@@ -107,7 +110,7 @@ export class Admission implements HttpFacts {
 
   /** HOT. */
   #decide(front: HttpFront, facts: Facts): Answer | null {
-    const verdict = facts.enforcer.http(this.#connection.peerFacts, this);
+    const verdict = facts.enforcer.http(this.#peer, this);
     if (verdict.custom !== null && customKey(verdict) !== this.#allowedBy) {
       return this.#ask(front, facts, verdict);
     }
@@ -261,7 +264,7 @@ export class Admission implements HttpFacts {
     if (this.#pending) {
       return null;
     }
-    const verdict = this.#facts.enforcer.http(this.#connection.peerFacts, this);
+    const verdict = this.#facts.enforcer.http(this.#peer, this);
     return customKey(verdict) === this.#allowedBy ? verdict : withoutProvider(verdict);
   }
 

@@ -3,7 +3,7 @@ import type { NearestMiss } from "../core/api/admin.ts";
 import type { Snapshot } from "../core/api/snapshot.ts";
 import { compile } from "../core/policy/compile.ts";
 import { decideHttp, decideTcp, mtlsMode } from "../core/policy/evaluate.ts";
-import type { HttpFacts, PeerFacts } from "../core/policy/facts.ts";
+import type { HttpFacts, Peer, PeerFacts } from "../core/policy/facts.ts";
 import { type ExtensionProvider, parseMeshConfig } from "../core/policy/mesh-config.ts";
 import { nearestChanges, type TokenReplay } from "../core/policy/nearest/changes.ts";
 import { normalizePath } from "../core/policy/normalize.ts";
@@ -26,7 +26,7 @@ export interface Enforcer {
   readonly providers: readonly ExtensionProvider[];
   provider(name: string): ExtensionProvider | null;
   /** Without what a CUSTOM rule's provider has to say: `custom` names it. */
-  http(peer: PeerFacts, request: HttpFacts): Verdict;
+  http(peer: PeerFacts | Peer, request: HttpFacts): Verdict;
   tcp(peer: PeerFacts): Verdict;
   /** What would have to be otherwise. Expensive; for denials that are reported. `request` null: TCP. */
   changes(

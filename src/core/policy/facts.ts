@@ -1,6 +1,5 @@
 /** What a decision is made from: facts about the connection, made once, and facts about one request on it. */
 import { type IpAddress, parseIp, unmapped } from "../base/cidr.ts";
-import type { RuleParts } from "./rule-index.ts";
 
 export interface PeerFacts {
   /** The identity mutual TLS proved, without `spiffe://`; null on plaintext. */
@@ -37,6 +36,26 @@ export interface HttpFacts {
 /** The payload of a validated token, space-delimited claims already split into lists. */
 export type Claims = Readonly<Record<string, unknown>>;
 
+/** A request with what every path and host comparison needs, worked out once per decision. */
+export interface HttpView {
+  facts: HttpFacts;
+  /** Without its query. */
+  path: string | null;
+  /** Lower case. */
+  host: string | null;
+  remote: IpAddress | null;
+}
+
+/** HOT: called per decision; must not allocate. `request` is null on TCP. */
+export type Test = (peer: Peer, request: HttpView | null) => boolean;
+
+/** A rule that a connection leaves open. */
+export interface OpenRule {
+  readonly id: number;
+  /** What is left to test per request; null where alternatives make that depend. */
+  readonly requestTests: readonly Test[] | null;
+}
+
 /** How many lists of rules a peer keeps what they leave open of. */
 const LISTS = 5;
 
@@ -52,7 +71,7 @@ export class Peer {
   /** Whose rules `open` is about: other policies, other rules. */
   openOf: object | null = null;
   /** Per list of rules those left open for this connection; null where not yet asked. */
-  readonly open: (readonly RuleParts[] | null)[] = new Array(LISTS).fill(null);
+  readonly open: (readonly OpenRule[] | null)[] = new Array(LISTS).fill(null);
   /** The address that its last request told of. */
   toldText: string | null = null;
   told: IpAddress | null = null;

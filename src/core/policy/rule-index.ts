@@ -3,7 +3,7 @@
  * is filed under the rarest thing it asks for. What only the connection decides is looked up once per connection.
  */
 import type { Visitor } from "../base/radix.ts";
-import type { Peer } from "./facts.ts";
+import type { OpenRule, Peer } from "./facts.ts";
 import type { CompiledRule, Field, FieldTest, Layer } from "./rules.ts";
 import { type Key, keysOf, makeSlot, type Slot } from "./slots.ts";
 import { type HttpView, isPeerAttribute, type Test, type TestContext } from "./tests.ts";
@@ -41,7 +41,7 @@ export class RuleIndex implements Visitor {
   }
 
   /** HOT: the first rule that matches, or NONE. `open` is what `openFor` gave for this peer. */
-  first(open: readonly RuleParts[], peer: Peer, request: HttpView | null): number {
+  first(open: readonly OpenRule[], peer: Peer, request: HttpView | null): number {
     this.#best = this.rules.length;
     for (let index = 0; index < open.length; index++) {
       const { id, requestTests } = open[index]!;
@@ -74,7 +74,7 @@ export class RuleIndex implements Visitor {
   }
 
   /** The rules that this connection leaves open, in order; those filed under what requests bring are not in it. */
-  openFor(peer: Peer): readonly RuleParts[] {
+  openFor(peer: Peer): readonly OpenRule[] {
     const candidates = new Set(this.#connectionRest);
     const collector: Visitor = {
       visit: (ids) => {
@@ -86,7 +86,7 @@ export class RuleIndex implements Visitor {
     for (const slot of this.#connectionSlots) {
       slot.visit(peer, null, collector);
     }
-    const open: RuleParts[] = [];
+    const open: OpenRule[] = [];
     for (const id of [...candidates].sort((a, b) => a - b)) {
       const parts = this.#parts[id]!;
       if (isOpen(parts, peer)) {
@@ -102,15 +102,12 @@ export class RuleIndex implements Visitor {
 }
 
 /** A rule as a connection sees it. */
-export interface RuleParts {
-  readonly id: number;
+interface RuleParts extends OpenRule {
   readonly asksConnection: boolean;
   /** Per alternative, the tests that only the connection decides. */
   readonly from: readonly (readonly FieldTest[])[];
   readonly to: readonly (readonly FieldTest[])[];
   readonly when: readonly FieldTest[];
-  /** What is left to test per request once the connection is open; null where alternatives make that depend. */
-  readonly requestTests: readonly Test[] | null;
 }
 
 function partsOf(rule: CompiledRule, id: number, layer: Layer): RuleParts {

@@ -7,23 +7,12 @@ import { CidrTable } from "../base/cidr-table.ts";
 import { asciiLower, matchesPattern, PatternSet, parsePattern, toWire } from "../base/pattern.ts";
 import { matchesClaim, RequestPrincipalSet } from "./claims.ts";
 import type { ConditionAttribute } from "./condition-key.ts";
-import type { HttpFacts, Peer } from "./facts.ts";
+import type { HttpFacts, HttpView, Peer, Test } from "./facts.ts";
 import { namespacesMatcher, serviceAccountMatcher, trustDomainsMatcher } from "./identity.ts";
 import { isTemplate, TemplateSet } from "./path-template.ts";
 import { expandPrincipals, expandTrustDomains } from "./trust-domain.ts";
 
-/** HOT: called per decision; must not allocate. `request` is null on TCP. */
-export type Test = (peer: Peer, request: HttpView | null) => boolean;
-
-/** A request with what every path and host comparison needs, worked out once per decision. */
-export interface HttpView {
-  facts: HttpFacts;
-  /** Without its query. */
-  path: string | null;
-  /** Lower case. */
-  host: string | null;
-  remote: IpAddress | null;
-}
+export type { HttpView, Test } from "./facts.ts";
 
 export interface TestContext {
   readonly policyNamespace: string;
