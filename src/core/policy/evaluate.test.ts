@@ -67,6 +67,15 @@ const CONNECTIONS = [
     ],
   },
   {
+    name: "the same, where the connection's matches and no request brings the other",
+    rules: [{ from: [principals("web"), { source: { requestPrincipals: ["https://i.example/alice"] } }] }],
+    from: "web",
+    requests: [
+      [get("/"), "allow"],
+      [get("/", { auth: alice }), "allow"],
+    ],
+  },
+  {
     name: "a source whose address each request tells",
     rules: [{ from: [principals("web"), { source: { remoteIpBlocks: ["192.0.2.0/24"] } }] }],
     from: "shop",
