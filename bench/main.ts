@@ -4,6 +4,7 @@
  *   npm run bench                    all of them
  *   npm run bench -- policy proxy    only these (folders of bench/)
  *   npm run bench -- --write         also writes bench/results.md
+ *   npm run bench -- policy --svg docs/policy-speed.svg     also draws what policy measures
  *
  * A benchmark is a folder with a main.ts that prints its tables; `--quick` shortens what it can. One machine's figures: read the
  * ratios, and the medians rather than single runs.
@@ -12,6 +13,7 @@ import { spawn } from "node:child_process";
 import { existsSync, globSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, release, totalmem } from "node:os";
 import { basename, dirname } from "node:path";
+import { parseArgs } from "node:util";
 import { type PeerName, peer } from "../test/peers.ts";
 
 const PEERS: readonly PeerName[] = ["haproxy", "envoy", "h2load", "wrk"];
@@ -46,7 +48,11 @@ function runBenchmark(folder: string, args: readonly string[]): Promise<{ ok: bo
 
 async function main(args: readonly string[]): Promise<number> {
   const all = globSync("bench/*/main.ts").map(dirname).sort();
-  const wanted = args.filter((argument) => !argument.startsWith("--"));
+  const { values: options, positionals: wanted } = parseArgs({
+    args: [...args],
+    options: { quick: { type: "boolean" }, write: { type: "boolean" }, svg: { type: "string" } },
+    allowPositionals: true,
+  });
   const unknown = wanted.find((name) => !existsSync(`bench/${name}/main.ts`));
   if (unknown !== undefined) {
     console.error(`no benchmark \`${unknown}\`: there are ${all.map((folder) => basename(folder)).join(", ")}`);
@@ -55,14 +61,18 @@ async function main(args: readonly string[]): Promise<number> {
   const head = machine();
   console.log(`${head}\n`);
   const sections = [`# Results\n\nWritten by \`npm run bench -- --write\`. ${head.replaceAll("\n", "; ")}.`];
+  const passed = (folder: string): string[] => [
+    ...(options.quick ? ["--quick"] : []),
+    ...(options.svg !== undefined && folder === "bench/policy" ? [`--svg=${options.svg}`] : []),
+  ];
   let failed = false;
   for (const folder of wanted.length === 0 ? all : wanted.map((name) => `bench/${name}`)) {
     console.log(`== ${basename(folder)}`);
-    const { ok, output } = await runBenchmark(folder, args.includes("--quick") ? ["--quick"] : []);
+    const { ok, output } = await runBenchmark(folder, passed(folder));
     failed ||= !ok;
     sections.push(`## ${basename(folder)}\n\n\`\`\`\n${output.trimEnd()}\n\`\`\``);
   }
-  if (args.includes("--write")) {
+  if (options.write) {
     writeFileSync("bench/results.md", `${sections.join("\n\n")}\n`);
     console.log("wrote bench/results.md");
   }

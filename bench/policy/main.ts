@@ -1,34 +1,34 @@
 /**
- * What a decision costs, on one thread, in processor time: 1 to 10,000 ALLOW policies that all select the workload, each for another
- * path, and a request that the last of them allows, that none allows, and that a DENY policy denies; then one policy with as many
- * values in one field. Beside it what a hand-written function of one rule costs: the floor.
+ * What a decision costs, in processor time. First every engine that is here, asked the same: 1 to 10,000 rules that select the workload,
+ * and a request that only the last of them allows. Then ours alone: what is allowed, what no rule matches, what a DENY policy denies;
+ * one policy with as many values in one field; beside it what a hand-written function of one rule costs: the floor.
+ *
+ *   npm run bench -- policy --svg docs/policy-speed.svg     also draws the comparison
+ *
+ * Envoy and h2load are installed by tools/peers, Cedar by npm, OPA is built where Go is (its modules are fetched the first time).
+ * What is not here is left out by name.
  */
-import { compile } from "../../src/core/policy/compile.ts";
-import { decideHttp, type HttpFacts, type PeerFacts } from "../../src/core/policy/evaluate.ts";
-import { DEFAULT_MESH_CONFIG } from "../../src/core/policy/mesh-config.ts";
-import { parseResources } from "../../src/core/policy/parse.ts";
-import type { Resource } from "../../src/core/policy/resources.ts";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import type { HttpFacts, PeerFacts } from "../../src/core/policy/evaluate.ts";
 import { table } from "../measure.ts";
+import { cedarEngine } from "./cedar.ts";
+import { type Budget, cost, type Engine, text, times } from "./engine.ts";
+import { envoyEngine } from "./envoy.ts";
+import { opaEngine } from "./opa.ts";
+import { caller, type Measured, measure, ourEngine, policy, request, resourcesOf } from "./ours.ts";
+import { type Line, picture } from "./picture.ts";
 
-const quick = process.argv.includes("--quick");
-const ROUNDS = 5;
-const ROUND_MS = quick ? 40 : 300;
+const { quick, svg } = parseArgs({ options: { quick: { type: "boolean" }, svg: { type: "string" } } }).values;
+const BUDGET: Budget = quick ? { rounds: 3, roundMs: 40 } : { rounds: 5, roundMs: 300 };
+/** A process's time is counted in hundredths of a second. */
+const ENVOY_BUDGET: Budget = quick ? { rounds: 3, roundMs: 400 } : { rounds: 7, roundMs: 1_000 };
 
-const WORKLOAD = { namespace: "prod", labels: { app: "payments" } };
-const MESH = { trustDomain: "cluster.local", meshConfig: DEFAULT_MESH_CONFIG };
-
-function policy(name: string, rule: object, action = "ALLOW"): string {
-  const metadata = { name, namespace: "prod" };
-  return JSON.stringify({
-    apiVersion: "security.istio.io/v1",
-    kind: "AuthorizationPolicy",
-    metadata,
-    spec: { action, rules: [rule] },
-  });
-}
-
-const resourcesOf = (documents: readonly string[]): readonly Resource[] =>
-  parseResources([{ file: "bench.yaml", text: documents.join("\n---\n") }]).resources;
+/** The kernel tells a thread's time by its own clock. */
+const TICK_MS = 4;
+const milliseconds = (ms: number): string => (ms < TICK_MS ? `< ${TICK_MS}` : ms.toFixed(0));
 
 const perPath = (index: number): string =>
   policy(`allow-${index}`, {
@@ -36,134 +36,119 @@ const perPath = (index: number): string =>
   });
 const DENY = policy("deny-admin", { to: [{ operation: { paths: ["/admin/*"] } }] }, "DENY");
 
-const caller = (sourceIp: string): PeerFacts => ({
-  principal: "cluster.local/ns/prod/sa/web",
-  sourceIp,
-  remoteIp: sourceIp,
-  destinationIp: "10.0.0.9",
-  destinationPort: 8080,
-  sni: null,
-});
-
-const request = (path: string, auth: HttpFacts["auth"] = null): HttpFacts => ({
-  method: "POST",
-  path,
-  host: "payments:8080",
-  header: () => null,
-  auth,
-});
-
-/** Microseconds of processor time this thread has used. */
-function usedMicros(): number {
-  const { user, system } = process.threadCpuUsage();
-  return user + system;
-}
-
-/** The least nanoseconds of one call over some rounds; the first warms up. */
-function cost(action: () => unknown): number {
-  let best = Number.POSITIVE_INFINITY;
-  for (let round = 0; round <= ROUNDS; round++) {
-    const until = performance.now() + ROUND_MS;
-    const before = usedMicros();
-    let calls = 0;
-    do {
-      for (let each = 0; each < 1_000; each++) {
-        action();
+/** Nanoseconds by the number of rules, per engine that is here. */
+async function compare(engines: readonly Engine[]): Promise<readonly Line[]> {
+  const counts = quick ? [1, 100, 1_000, 10_000] : [1, 10, 100, 1_000, 10_000];
+  const lines: Line[] = [];
+  for (const engine of engines) {
+    if (engine.missing !== null) {
+      console.log(`not here: ${engine.name} (needs ${engine.missing.replace(/^needs /, "")})`);
+      continue;
+    }
+    try {
+      const points: [number, number][] = [];
+      for (const count of counts) {
+        points.push([count, await engine.measure(count)]);
       }
-      calls += 1_000;
-    } while (performance.now() < until);
-    best = round === 0 ? best : Math.min(best, ((usedMicros() - before) * 1_000) / calls);
+      lines.push({ name: engine.name, points });
+    } catch (cause) {
+      console.log(`failed: ${engine.name}: ${cause instanceof Error ? cause.message : cause}`);
+      process.exitCode = 1;
+    }
   }
-  return best;
+  return lines;
 }
 
-const text = (ns: number): string =>
-  ns < 1_000 ? `${ns.toFixed(0)} ns` : ns < 1e6 ? `${(ns / 1_000).toFixed(1)} us` : `${(ns / 1e6).toFixed(2)} ms`;
-
-interface Measured {
-  readonly compileMs: number;
-  readonly costs: readonly number[];
-}
-
-function measure(
-  resources: readonly Resource[],
-  asked: readonly (readonly [PeerFacts, HttpFacts, string])[],
-): Measured {
-  const before = usedMicros();
-  const compiled = compile(resources, WORKLOAD, MESH);
-  // The sets of rules are made when they are first used.
-  const answers = asked.map(([from, what]) => decideHttp(compiled, from, what).decision);
-  const compileMs = (usedMicros() - before) / 1_000;
-  if (answers.join() !== asked.map(([, , wanted]) => wanted).join()) {
-    throw new Error(`not what is measured: ${answers.join()}`);
+async function comparison(): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "everyhop-bench-"));
+  try {
+    const engines = [
+      ourEngine(BUDGET),
+      opaEngine(BUDGET, folder),
+      cedarEngine(BUDGET),
+      envoyEngine(ENVOY_BUDGET, folder),
+    ];
+    const lines = await compare(engines);
+    const counts = lines[0]?.points.map(([count]) => count) ?? [];
+    const rows = counts.map((count, at) => [count, ...lines.map(({ points }) => text(points[at]?.[1] ?? Number.NaN))]);
+    console.log(`${table(["rules", ...lines.map(({ name }) => name)], rows)}\n`);
+    if (svg !== undefined) {
+      writeFileSync(svg, picture(lines));
+      console.log(`wrote ${svg}\n`);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
-  return { compileMs, costs: asked.map(([from, what]) => cost(() => decideHttp(compiled, from, what))) };
 }
 
-async function byPolicies(): Promise<string> {
+function byPolicies(): string {
   const counts = quick ? [1, 100, 1_000] : [1, 10, 100, 1_000, 10_000];
-  const sets = counts.map((count) =>
-    resourcesOf([...Array.from({ length: count }, (_, index) => perPath(index)), DENY]),
-  );
+  const sets = counts.map((count) => resourcesOf([...times(count, perPath), DENY]));
   const ours = sets.map((resources, at) =>
-    measure(resources, [
-      [caller("10.0.0.5"), request(`/api/v1/item-${(counts[at] as number) - 1}`), "allow"],
-      [caller("10.0.0.5"), request("/nothing"), "deny"],
-      [caller("10.0.0.5"), request("/admin/x"), "deny"],
-    ]),
+    measure(
+      resources,
+      [
+        [caller("10.0.0.5"), request("POST", `/api/v1/item-${(counts[at] as number) - 1}`), "allow"],
+        [caller("10.0.0.5"), request("POST", "/nothing"), "deny"],
+        [caller("10.0.0.5"), request("POST", "/admin/x"), "deny"],
+      ],
+      BUDGET,
+    ),
   );
   const rows = counts.map((count, at) => {
     const { compileMs, costs } = ours[at] as Measured;
-    return [String(count), compileMs.toFixed(1), ...costs.map(text)];
+    return [String(count), milliseconds(compileMs), ...costs.map(text)];
   });
   return table(["policies", "compile ms", "allowed", "no rule matches", "denied by rule"], rows);
 }
 
 /** Istio's own matrix: one policy with many values of one field. */
 function byValues(count: number): string {
-  const many = (make: (index: number) => string): string[] => Array.from({ length: count }, (_, index) => make(index));
+  const many = (make: (index: number) => string): string[] => times(count, make);
   const ip = (index: number): string => `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`;
   const last = count - 1;
   const claims = { iss: "https://i.example", sub: `u-${last}` };
   const cases: Readonly<Record<string, readonly [object, PeerFacts, HttpFacts]>> = {
-    ipBlocks: [{ from: [{ source: { ipBlocks: many(ip) } }] }, caller(ip(last)), request("/")],
+    ipBlocks: [{ from: [{ source: { ipBlocks: many(ip) } }] }, caller(ip(last)), request("POST", "/")],
     principals: [
       { from: [{ source: { principals: [...many((index) => `cluster.local/ns/prod/sa/c-${index}`), "*/sa/web"] } }] },
       caller("10.0.0.5"),
-      request("/"),
+      request("POST", "/"),
     ],
     paths: [
       { to: [{ operation: { paths: many((index) => `/item-${index}`) } }] },
       caller("10.0.0.5"),
-      request(`/item-${last}`),
+      request("POST", `/item-${last}`),
     ],
     "path prefixes": [
       { to: [{ operation: { paths: many((index) => `/item-${index}/*`) } }] },
       caller("10.0.0.5"),
-      request(`/item-${last}/x`),
+      request("POST", `/item-${last}/x`),
     ],
     requestPrincipals: [
       { from: [{ source: { requestPrincipals: many((index) => `https://i.example/u-${index}`) } }] },
       caller("10.0.0.5"),
-      request("/", claims),
+      request("POST", "/", claims),
     ],
   };
   const rows = Object.entries(cases).map(([name, [rule, from, what]]) => {
-    const { compileMs, costs } = measure(resourcesOf([policy("p", rule)]), [[from, what, "allow"]]);
-    return [name, compileMs.toFixed(1), ...costs.map(text)];
+    const { compileMs, costs } = measure(resourcesOf([policy("p", rule)]), [[from, what, "allow"]], BUDGET);
+    return [name, milliseconds(compileMs), ...costs.map(text)];
   });
   return table([`one policy, ${count} of`, "compile ms", "allowed"], rows);
 }
 
 function floor(): number {
-  const asked = request("/api/v1/item-0");
+  const asked = request("POST", "/api/v1/item-0");
   return cost(
     () =>
       asked.method === "POST" &&
       (asked.path === "/api/v1/item-0" || asked.path?.startsWith("/api/v1/refunds-0/") === true),
+    BUDGET,
   );
 }
 
-console.log(await byPolicies());
+await comparison();
+console.log(byPolicies());
 console.log(`\n${byValues(1_000)}`);
 console.log(`\none rule as a hand-written function: ${text(floor())}`);
