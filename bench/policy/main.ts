@@ -24,7 +24,7 @@ import { type Line, picture } from "./picture.ts";
 const { quick, svg } = parseArgs({ options: { quick: { type: "boolean" }, svg: { type: "string" } } }).values;
 const BUDGET: Budget = quick ? { rounds: 3, roundMs: 40 } : { rounds: 5, roundMs: 300 };
 /** A process's time is counted in hundredths of a second. */
-const ENVOY_BUDGET: Budget = quick ? { rounds: 3, roundMs: 400 } : { rounds: 7, roundMs: 1_000 };
+const ENVOY_BUDGET: Budget = quick ? { rounds: 3, roundMs: 400 } : { rounds: 5, roundMs: 700 };
 
 /** The kernel tells a thread's time by its own clock. */
 const TICK_MS = 4;
@@ -45,6 +45,7 @@ async function compare(engines: readonly Engine[]): Promise<readonly Line[]> {
       console.log(`not here: ${engine.name} (needs ${engine.missing.replace(/^needs /, "")})`);
       continue;
     }
+    console.error(`measuring ${engine.name}`);
     try {
       const points: [number, number][] = [];
       for (const count of counts) {
