@@ -79,4 +79,10 @@ async function main(args: readonly string[]): Promise<number> {
   return failed ? 1 : 0;
 }
 
-process.exitCode = await main(process.argv.slice(2));
+process.exitCode = await main(process.argv.slice(2)).catch((cause: Error & { code?: string }) => {
+  if (cause.code?.startsWith("ERR_PARSE_ARGS") !== true) {
+    throw cause;
+  }
+  console.error(cause.message);
+  return 2;
+});

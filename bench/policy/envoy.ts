@@ -97,6 +97,9 @@ async function start(folder: string, count: number): Promise<Running> {
   const id = 50_000 + (process.pid % 10_000) * 8 + (started++ % 8);
   const args = ["-c", config, "--concurrency", "1", "--base-id", String(id), "--log-level", "error"];
   const child = startProcess(peer("envoy") as string, [...args, "--admin-address-path", addressFile]);
+  const kill = (): unknown => child.kill("SIGKILL");
+  process.once("exit", kill);
+  child.once("exit", () => process.off("exit", kill));
   try {
     const admin = await untilReady(child, addressFile);
     const listed = (await (await got(`${admin}/listeners?format=json`))?.json()) as {

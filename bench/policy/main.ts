@@ -62,23 +62,20 @@ async function compare(engines: readonly Engine[]): Promise<readonly Line[]> {
 
 async function comparison(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "everyhop-bench-"));
-  try {
-    const engines = [
-      ourEngine(BUDGET),
-      opaEngine(BUDGET, folder),
-      cedarEngine(BUDGET),
-      envoyEngine(ENVOY_BUDGET, folder),
-    ];
-    const lines = await compare(engines);
-    const counts = lines[0]?.points.map(([count]) => count) ?? [];
-    const rows = counts.map((count, at) => [count, ...lines.map(({ points }) => text(points[at]?.[1] ?? Number.NaN))]);
-    console.log(`${table(["rules", ...lines.map(({ name }) => name)], rows)}\n`);
-    if (svg !== undefined) {
-      writeFileSync(svg, picture(lines));
-      console.log(`wrote ${svg}\n`);
-    }
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const engines = [
+    ourEngine(BUDGET),
+    opaEngine(BUDGET, folder),
+    cedarEngine(BUDGET),
+    envoyEngine(ENVOY_BUDGET, folder),
+  ];
+  const lines = await compare(engines);
+  const counts = lines[0]?.points.map(([count]) => count) ?? [];
+  const rows = counts.map((count, at) => [count, ...lines.map(({ points }) => text(points[at]?.[1] ?? Number.NaN))]);
+  console.log(`${table(["rules", ...lines.map(({ name }) => name)], rows)}\n`);
+  if (svg !== undefined) {
+    writeFileSync(svg, picture(lines));
+    console.log(`wrote ${svg}\n`);
   }
 }
 
@@ -149,6 +146,10 @@ function floor(): number {
   );
 }
 
+// So that an interrupted run leaves nothing behind.
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => process.exit(1));
+}
 await comparison();
 console.log(byPolicies());
 console.log(`\n${byValues(1_000)}`);

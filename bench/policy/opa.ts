@@ -36,7 +36,7 @@ export function opaEngine(budget: Budget, folder: string): Engine {
   const program = build();
   return {
     name: "OPA (Go library)",
-    missing: program === null ? "Go, or OPA's module could not be built" : null,
+    missing: program === null ? "Go that can build tools/peers-opa" : null,
     measure(count) {
       const module = join(folder, "rules.rego");
       writeFileSync(module, ["package authz", "default allow := false", ...times(count, rule)].join("\n"));
