@@ -3,6 +3,7 @@
 //
 //   node examples/payments/attack.mjs [--dir DIR] [--json]
 import { execFileSync } from "node:child_process";
+import { X509Certificate } from "node:crypto";
 import { closeSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -122,13 +123,14 @@ function address(text) {
 async function expiredSvid(spiffeId) {
   const dir = mkdtempSync(join(tmpdir(), "everyhop-attack-"));
   try {
-    const command = ["svid", "mint", "--dir", options.dir, "--spiffe-id", spiffeId, "--ttl", "1", "--out-dir", dir];
+    const command = ["svid", "mint", "--dir", options.dir, "--spiffe-id", spiffeId, "--ttl", "2", "--out-dir", dir];
     execFileSync(join(root, "bin/everyhop.js"), command, { stdio: ["ignore", "ignore", "inherit"] });
     const svid = {
       cert: readFileSync(join(dir, "svid.0.pem"), "utf8"),
       key: readFileSync(join(dir, "svid.0.key"), "utf8"),
     };
-    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    const ends = Date.parse(new X509Certificate(svid.cert).validTo);
+    await new Promise((resolve) => setTimeout(resolve, ends + 1_500 - Date.now()));
     return svid;
   } finally {
     rmSync(dir, { recursive: true });
